@@ -1,0 +1,1 @@
+"""Speed and memory, always as a ratio against a reference in the same run."""

@@ -1,0 +1,131 @@
+"""Any timm classifier by name, with weights from a seed, a local file, a package, or timm itself."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.data.config import resolve_model_data_config
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from finegan_aug.data.transforms import preserved_generators, seed_generators
+from finegan_aug.errors import CheckpointError, ConfigError
+from finegan_aug.randomness import seed_for
+
+from .config import ClassifierConfig, source_file
+
+TINY_VIT = "vit_tiny_patch8_64"
+PACKAGED_MODEL = "tf_efficientnet_lite0"  # the network of the packaged weights
+
+
+def build_model(config: ClassifierConfig, num_classes: int) -> nn.Module:
+    """The classifier on the CPU, in training mode; the same config gives the same weights.
+
+    Raises:
+        ConfigError: no such model; or packaged weights for another model.
+        CheckpointError: the checkpoint does not fit the model.
+    """
+    check_model_name(config.model)
+    with preserved_generators():
+        seed_generators(seed_for(config.seed, "init"))
+        model = _create(config, num_classes)
+    if config.checkpoint is not None:
+        _load_checkpoint(model, config)
+    return model.train()
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that is not a model, and name the nearest one.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    if name == TINY_VIT or timm.is_model(name):
+        return
+    nearest = get_close_matches(name, [TINY_VIT, *timm.list_models()], n=1, cutoff=0.0)[0]
+    raise ConfigError(f"--model must be a timm model, found {name!r}; the nearest is {nearest!r}", f"write {nearest}")
+
+
+def input_statistics(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation that the model expects of channels in [0, 1], float32 [1, 3, 1, 1] each."""
+    settings = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    mean, std = torch.tensor(settings["mean"]), torch.tensor(settings["std"])
+    return mean.float().view(1, -1, 1, 1), std.float().view(1, -1, 1, 1)
+
+
+def _create(config: ClassifierConfig, num_classes: int) -> nn.Module:
+    drop: dict[str, Any] = {"drop_rate": config.drop_rate, "drop_path_rate": config.drop_path_rate}
+    if config.model == TINY_VIT:
+        if config.resolution % 8 or config.pretrained:
+            raise ConfigError(
+                f"{TINY_VIT} takes a resolution divisible by 8 and has no pretrained weights, "
+                f"found resolution {config.resolution}, pretrained {config.pretrained}",
+                "choose another --resolution or --model",
+            )
+        vit = VisionTransformer(
+            img_size=config.resolution,
+            patch_size=8,
+            num_classes=num_classes,
+            embed_dim=192,
+            depth=6,
+            num_heads=3,
+            **drop,
+        )
+        return vit
+    fixed = timm.get_pretrained_cfg_value(config.model, "fixed_input_size")
+    size: dict[str, Any] = {"img_size": config.resolution} if fixed else {}
+    model: nn.Module = timm.create_model(
+        config.model, pretrained=config.pretrained, num_classes=num_classes, **size, **drop
+    )
+    return model
+
+
+def _load_checkpoint(model: nn.Module, config: ClassifierConfig) -> None:
+    """Copy all weights but those of a head for another number of classes; nothing is copied before all fits."""
+    assert config.checkpoint is not None
+    source = read_tensors(source_file(config.checkpoint))
+    target = model.state_dict()
+    if config.checkpoint == "packaged":
+        if config.model != PACKAGED_MODEL:
+            raise ConfigError(
+                f"the packaged weights are those of {PACKAGED_MODEL}, found --model {config.model}",
+                f"write --model {PACKAGED_MODEL} or leave --checkpoint out",
+            )
+        assert len(source) == len(target)
+        source = dict(zip(target, source.values(), strict=True))  # other names, same order
+    head = tuple(name for name, part in model.named_modules() if part is cast(Any, model).get_classifier())
+    odd = sorted(source.keys() ^ target.keys())
+    odd += [n for n in source.keys() & target.keys() if source[n].shape != target[n].shape]
+    wrong = [name for name in odd if not name.startswith(head)]
+    if wrong:
+        raise CheckpointError(
+            f"{config.checkpoint} must hold the weights of {config.model}, {len(wrong)} tensors are missing, unknown "
+            f"or of another shape, the first is {wrong[0]}",
+            "name the model that the weights were trained with",
+        )
+    model.load_state_dict({**target, **{name: value for name, value in source.items() if name not in odd}})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, or of a torch file that holds nothing but tensors.
+
+    Raises:
+        CheckpointError: the file is something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the two readers raise many kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"cannot read weights from {path}: {reason}", "give a safetensors file") from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path} must hold a dictionary of tensors", "give a safetensors file")
+    return {name.removeprefix("module."): value for name, value in content.items()}

@@ -1,0 +1,84 @@
+"""The command `finegan-aug`: names the verbs, runs one, and turns errors into two lines and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from finegan_aug import __version__
+from finegan_aug.errors import ConfigError, FineGANAugError, StorageError
+
+VERBS = {
+    "train": "train a generator on a folder of photographs; the same command again resumes it",
+    "synthesize": "write a folder of synthetic images for each class",
+    "filter": "drop synthetic images that a teacher doubts or that copy a photograph; edits the manifest only",
+    "evaluate": "measure a generator: FID, KID, IS, precision and recall, clustering",
+    "doctor": "say what is wrong with a folder of photographs before anything is trained",
+    "verify": "check the files of a run or checkpoint against their hashes",
+    "report": "write one HTML page about a finished comparison",
+    "toy": "write the embedded data set of drawn animals as image folders",
+}
+_WITH_GENERATOR = ("train", "synthesize", "filter", "evaluate")
+HELP = f"""usage: finegan-aug VERB [--config FILE] [options]
+
+{chr(10).join(f"  {verb:<12}{what}" for verb, what in VERBS.items())}
+
+finegan-aug VERB --help lists the options of a verb. Options beat the --config file, the file beats the preset.
+--debug shows where an error came from; --version prints the version.
+"""
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code (docs/guide.md lists them).
+
+    Args:
+        argv: the command line without the command; None takes that of the process.
+    """
+    line = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in line
+    try:
+        return _run([token for token in line if token != "--debug"])
+    except FineGANAugError as error:
+        return _fail(error, debug)
+    except BrokenPipeError:  # the reader of our output has left, as in `finegan-aug doctor DIR | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return StorageError.exit_code
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        reason = error.strerror or str(error)
+        return _fail(StorageError(f"cannot read or write{where}: {reason}", "check the path and free space"), debug)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _run(line: list[str]) -> int:
+    if not line or line[0] in ("--help", "-h", "help"):
+        print(HELP, end="")
+        return 0 if line else ConfigError.exit_code
+    if line[0] == "--version":
+        print(f"finegan-aug {__version__}")
+        return 0
+    verb = line[0]
+    if verb not in VERBS:
+        from finegan_aug.options import nearest
+
+        best = nearest(verb, list(VERBS))
+        raise ConfigError(f"unknown verb {verb!r}; the nearest is {best!r}", "see finegan-aug --help")
+    home = "finegan_aug.verbs" if verb in _WITH_GENERATOR else "finegan_aug.folder_verbs"
+    return int(getattr(import_module(home), verb)(line[1:]))
+
+
+def _fail(error: FineGANAugError, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"error: {error.cause}\nfix: {error.remedy}", file=sys.stderr)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

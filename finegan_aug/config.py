@@ -1,0 +1,212 @@
+"""The configuration of a generator and its training: one frozen dataclass, presets as a table.
+
+No torch here: the command line reads this file to print its help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from finegan_aug.errors import ConfigError
+
+Labels = Literal["tied", "discovered"]
+Boxes = Literal["given", "from_masks", "none"]
+Norm = Literal["batch", "group", "none"]
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Channels of the generator's parts before the width multiplier."""
+
+    background: tuple[int, ...]  # at 4, 8, ... pixels up to the full size
+    object: tuple[int, ...]  # at 4, 8, ... pixels up to where the codes enter
+    tail: tuple[int, ...]  # after each doubling from there to the full size
+    squeeze: bool = False  # classic: halve the channels after each stage's residual blocks
+    finish: bool = True  # slim: one more block at full size in the child stage
+
+
+# slim: design of this package; classic: kkanshul/finegan code/model.py at ngf 64.
+WIDTHS: dict[str, Widths] = {
+    "classic": Widths((1024, 512, 256, 128, 64, 64), (1024, 512, 256, 128, 64, 64), (), squeeze=True, finish=False),
+    "slim-32": Widths((256, 128, 64, 32), (256, 128, 64), (32,)),
+    "slim-64": Widths((256, 128, 64, 32, 16), (256, 128, 64), (32, 16)),
+    "slim-128": Widths((256, 128, 64, 32, 16, 16), (512, 256, 128, 64), (32, 16)),
+    "slim-256": Widths((256, 128, 64, 32, 16, 16, 8), (512, 256, 128, 64), (32, 16, 8)),
+}
+_PRESETS: dict[str, dict[str, Any]] = {
+    "classic": {
+        "resolution": 128,
+        "ndf": 64,
+        "d_norm": "batch",
+        "labels": "discovered",
+        "diffaugment": (),
+        "ema_halflife_kimg": 11.09,
+        "ema_ramp": None,
+        "batch_size": 16,
+        "total_kimg": 7065.6,
+        "num_children": 200,
+        "num_parents": 20,
+        "balanced_codes": False,
+        "class_weight": 0.0,
+        "composite_code_weight": 0.0,
+    },
+    "slim-32": {"resolution": 32},
+    "slim-64": {"resolution": 64},
+    "slim-128": {"resolution": 128, "batch_size": 16},
+    "slim-256": {"resolution": 256, "batch_size": 16},
+}
+
+
+@dataclass(frozen=True)
+class FineGANConfig:
+    """Everything that decides what a training run computes. Written to run_dir/config.json.
+
+    Counts that are None are inferred from the data before anything starts (`resolve`). Lengths are thousands of real
+    images shown (kimg), never iterations.
+
+    Raises:
+        ConfigError: a value out of range, or codes that do not fit each other.
+    """
+
+    network: str = "slim-64"  # layer table: classic, slim-32, slim-64, slim-128 or slim-256; set by the preset
+    resolution: int = 64  # side of the square image, pixels
+    width: float = 1.0  # multiplier on the channels of the generator
+    z_dim: int = 100  # length of the noise
+    ndf: int = 32  # channels of the first discriminator layer
+    d_norm: Norm = "group"  # normalisation in the parent and child discriminators
+
+    labels: Labels = "tied"  # tied: a code belongs to a class from the start; discovered: codes are matched and audited
+    num_classes: int | None = None  # classes of the data; None: counted
+    modes_per_class: int = 2  # tied: codes for each class
+    num_children: int | None = None  # child codes; tied: classes * modes
+    num_parents: int | None = None  # parent codes; None: a tenth of the child codes, at least 2
+    child_to_parent: tuple[int, ...] | None = None  # parent of each child code; None: equal neighbouring groups
+    balanced_codes: bool = True  # deal every child code equally often instead of drawing with replacement
+
+    boxes: Boxes = "given"  # where the object is: box files, masks, or not known
+    background_without_boxes: Literal["skip", "border"] = "skip"  # what the patch discriminator sees without boxes
+
+    background_weight: float = 10.0  # real/fake loss of the background patches (official: 10)
+    class_weight: float = 1.0  # tied: class of real labelled crops, information head
+    composite_code_weight: float = 1.0  # tied: child code on the composite image beside the masked object
+    mode_balance_weight: float = 0.0  # tied: even use of the modes of a class on real crops
+    projection: bool = True  # tied: the child discriminator judges an image together with its class
+    label_trunk: bool = True  # tied: the class of real labelled crops also trains the child discriminator's trunk
+    diffaugment: tuple[str, ...] = ("translation",)  # of color, translation, cutout; child discriminator's inputs
+    pseudo_labels: float | None = 0.95  # tied: name unlabelled images above this confidence of a teacher; None: never
+
+    batch_size: int = 32  # real images in one update, all processes together
+    total_kimg: float = 500.0  # length of training
+    lr: float = 2e-4  # Adam's learning rate, all networks
+    lr_decay: float = 0.0  # last share of training over which the learning rate falls to zero
+    beta1: float = 0.5  # Adam
+    beta2: float = 0.999  # Adam
+    ema_halflife_kimg: float = 11.0  # half-life of the averaged generator
+    ema_ramp: float | None = 0.05  # half-life at most this share of the images seen; None: off
+    seed: int = 0
+
+    log_kimg: float = 0.5  # between lines of metrics.jsonl
+    grid_kimg: float = 20.0  # between image grids
+    checkpoint_kimg: float = 20.0  # between checkpoints
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        if self.network not in WIDTHS:
+            raise ConfigError(f"network must be one of {', '.join(WIDTHS)}, got {self.network!r}", "change --preset")
+        needed = _PRESETS[self.network]["resolution"]
+        if self.resolution != needed:
+            raise ConfigError(
+                f"resolution must be {needed} for preset {self.network}, got {self.resolution}",
+                f"use --preset slim-{self.resolution}"
+                if f"slim-{self.resolution}" in _PRESETS
+                else "drop --resolution",
+            )
+        for name in ("width", "z_dim", "ndf", "batch_size", "total_kimg", "lr", "modes_per_class", "log_kimg"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}", f"raise --{name}")
+        unknown = set(self.diffaugment) - {"color", "translation", "cutout"}
+        if unknown:
+            raise ConfigError(
+                f"diffaugment must hold color, translation, cutout only, got {', '.join(sorted(unknown))}",
+                "change --diffaugment",
+            )
+        self._check_codes()
+
+    def _check_codes(self) -> None:
+        if self.labels == "tied" and self.num_classes is not None and self.num_children is not None:
+            expected = self.num_classes * self.modes_per_class
+            if self.num_children != expected:
+                raise ConfigError(
+                    f"tied labels need num_children = classes * modes = {expected}, got {self.num_children}",
+                    "drop --num_children",
+                )
+        if self.num_children is not None and self.num_parents is not None and self.num_parents >= self.num_children:
+            raise ConfigError(
+                f"num_parents must be smaller than num_children, got {self.num_parents} and {self.num_children}",
+                "lower --num_parents",
+            )
+
+    @classmethod
+    def preset(cls, name: str, **values: Any) -> FineGANConfig:
+        """A preset with some fields set: `preset("slim-32", labels="tied", num_classes=12, num_parents=4)`.
+
+        Raises:
+            ConfigError: an unknown preset or field, or values that do not fit.
+        """
+        if name not in _PRESETS:
+            raise ConfigError(f"preset must be one of {', '.join(_PRESETS)}, got {name!r}", "change --preset")
+        merged = {"network": name, **_PRESETS[name], **values}
+        if name == "classic" and values.get("labels") == "tied":  # the official counts are for discovered codes
+            merged = {**merged, "num_children": None, "num_parents": None, **values}
+        if merged.get("labels", "tied") == "tied" and merged.get("num_classes") and merged.get("num_children") is None:
+            merged["num_children"] = merged["num_classes"] * merged.get("modes_per_class", 2)
+        return cls.from_json(merged)
+
+    def resolve(self, num_classes: int) -> FineGANConfig:
+        """Fills what is inferred from the data: classes, codes, parents and their map.
+
+        Raises:
+            ConfigError: the data have another number of classes, or more codes than make sense.
+        """
+        if self.num_classes not in (None, num_classes):
+            raise ConfigError(
+                f"num_classes is {self.num_classes} but the data have {num_classes} classes", "drop --num_classes"
+            )
+        tied = self.labels == "tied"
+        children = self.num_children or (num_classes * self.modes_per_class if tied else 2 * num_classes)
+        parents = self.num_parents or max(2, -(-children // 10))
+        mapping = self.child_to_parent or tuple(c * parents // children for c in range(children))
+        if len(mapping) != children or set(mapping) != set(range(parents)):
+            raise ConfigError(
+                f"child_to_parent must hold {children} parents and use each of 0 to {parents - 1}, "
+                f"got {len(mapping)} values with {len(set(mapping))} parents",
+                "correct or drop --child_to_parent",
+            )
+        return replace(
+            self, num_classes=num_classes, num_children=children, num_parents=parents, child_to_parent=mapping
+        )
+
+    def learning_rate(self, seen_images: int) -> float:
+        """Adam's learning rate after so many images: constant, then linear to zero over the last `lr_decay`."""
+        if self.lr_decay == 0:
+            return self.lr
+        left = 1 - seen_images / (self.total_kimg * 1000)
+        return self.lr * min(1.0, left / self.lr_decay)
+
+    @property
+    def judges_background(self) -> bool:
+        """Whether there is a background discriminator: a place where background can be seen for sure."""
+        return self.boxes != "none" or self.background_without_boxes == "border"
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that survives JSON and `from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> FineGANConfig:
+        """Reads what `to_json` gave; an unknown key is a ConfigError."""
+        unknown = set(content) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ConfigError(f"configuration holds unknown keys {', '.join(sorted(unknown))}", "remove them")
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})

@@ -1,0 +1,298 @@
+"""The data manifest: which images there are, of which class, in which split, with which box and mask.
+
+On disk: JSON lines. The first line is a header (format, version, class list, folders, notes), every other line one
+image. A manifest is data from outside: each row is checked before a path is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from finegan_aug.data.decode import BACKGROUND
+from finegan_aug.errors import DataError
+from finegan_aug.files import write_bytes
+
+FORMAT = "finegan-aug-manifest"
+VERSION = 1
+SPLITS = ("train", "val", "test")
+MAX_LINE_BYTES = 2**20
+MAX_PATH_CHARACTERS = 1024
+Box = tuple[float, float, float, float]
+
+_REMEDY = "scan the folder again"
+_DRIVE = re.compile(r"^[A-Za-z]:")
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of a data set."""
+
+    path: str  # posix, relative to the root of its split
+    sha256: str  # of size and decoded RGB pixels
+    dhash: str  # 64-bit difference hash, 16 hexadecimal digits
+    width: int  # of the upright image
+    height: int
+    label: int  # index in Manifest.classes
+    split: str  # "train" | "val" | "test"
+    labelled: bool = True  # False: a generator may see it, but its label may not be used
+    box: Box | None = None  # x1, y1, x2, y2 in pixels of the upright image
+    mask: str | None = None  # posix, relative to the mask root of its split
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set: folders, classes and images.
+
+    Args:
+        root: folder of the splits train and val, and of test where there is no `test_root`.
+        classes: sorted class names; a label is an index here.
+        images: sorted by split and path.
+        problems: files that were left out (quarantined), one line each.
+        notes: what a person should know, one line each; nothing was changed because of it.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    images: tuple[ImageRecord, ...]
+    test_root: Path | None = None
+    mask_root: Path | None = None
+    test_mask_root: Path | None = None
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def file(self, record: ImageRecord) -> Path:
+        """Where the image lies."""
+        if record.split == "test" and self.test_root is not None:
+            return self.test_root / record.path
+        return self.root / record.path
+
+    def mask_file(self, record: ImageRecord) -> Path | None:
+        """Where its mask lies, or None."""
+        root = self.test_mask_root if record.split == "test" and self.test_root is not None else self.mask_root
+        return None if root is None or record.mask is None else root / record.mask
+
+    def of(self, *splits: str, labelled: bool | None = None) -> list[ImageRecord]:
+        """The images of these splits, in order; `labelled` keeps only those with, or without, a usable label."""
+        assert set(splits) <= set(SPLITS), splits
+        return [image for image in self.images if image.split in splits and labelled in (None, image.labelled)]
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of classes and images, hexadecimal; folders, problems and notes do not enter."""
+        content = [list(self.classes), *(asdict(image) for image in self.images)]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_manifest(manifest: Manifest, path: str | Path) -> None:
+    """Write JSON lines, atomically. Folders below the manifest's own are stored relative to it, others absolute.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    home = Path(os.path.realpath(path)).parent
+
+    def stored(folder: Path | None) -> str | None:
+        if folder is None:
+            return None
+        absolute = Path(os.path.realpath(folder))
+        return absolute.relative_to(home).as_posix() if absolute.is_relative_to(home) else absolute.as_posix()
+
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "classes": list(manifest.classes),
+        "root": stored(manifest.root),
+        "test_root": stored(manifest.test_root),
+        "mask_root": stored(manifest.mask_root),
+        "test_mask_root": stored(manifest.test_mask_root),
+        "decoder": {"alpha_over": list(BACKGROUND), "exif": "transposed", "frame": "first"},
+        "sha256": manifest.sha256,
+        "problems": list(manifest.problems),
+        "notes": list(manifest.notes),
+    }
+    lines = [header, *(asdict(image) for image in manifest.images)]
+    text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
+    write_bytes(Path(path), text.encode())
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read and check a manifest. A byte order mark and CRLF line ends are accepted.
+
+    Raises:
+        DataError: naming file and line: a wrong field, a path that leaves its folder, a missing or repeated file.
+    """
+    lines = _lines(Path(path))
+    if not lines:
+        raise DataError(f"{path} is empty, a manifest starts with a header line", _REMEDY)
+    manifest = _header(Path(path), *lines[0])
+    images, seen = [], set()
+    for number, content in lines[1:]:
+        image = _record(f"{path} line {number}", content, len(manifest.classes))
+        key = (manifest.file(image), image.split == "test")
+        if key in seen:
+            raise DataError(f"{path} line {number}: {image.path!r} is listed twice", _REMEDY)
+        seen.add(key)
+        _check_files(f"{path} line {number}", manifest, image)
+        images.append(image)
+    whole = replace(manifest, images=tuple(images))
+    declared = lines[0][1].get("sha256")
+    if declared is not None and declared != whole.sha256:
+        raise DataError(f"{path}: the rows do not match the hash in the header, some were changed", _REMEDY)
+    return whole
+
+
+def path_fault(path: str) -> str | None:
+    """Why a stored path is refused, or None: it must stay below its folder and be printable on one line."""
+    if not path or len(path) > MAX_PATH_CHARACTERS:
+        return f"must have 1 to {MAX_PATH_CHARACTERS} characters, found {len(path)}"
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _BIDI for c in path):
+        return "must not hold control characters, line breaks or marks of writing direction"
+    if "\\" in path or "://" in path or path.startswith(("/", "~")) or _DRIVE.match(path):
+        return "must be relative, with / between folders"
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        return "must not hold empty parts, . or .."
+    return None
+
+
+def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(line number, JSON object) of every line that is not blank."""
+    found = []
+    try:
+        with open(path, "rb") as stream:
+            number = 0
+            while raw := stream.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(raw) > MAX_LINE_BYTES:
+                    raise DataError(f"{path} line {number}: a line must have at most 1 MiB", _REMEDY)
+                text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                if text:
+                    found.append((number, _object(f"{path} line {number}", text)))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}", "give a folder or the manifest of a scan") from error
+    except UnicodeDecodeError as error:
+        cause = f"{path} line {number}: must be UTF-8 text"
+        raise DataError(cause, "give a folder or the manifest of a scan") from error
+    return found
+
+
+def _object(where: str, text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{where}: must be a JSON object, {error}", "give a folder or the manifest of a scan"
+        ) from error
+    if not isinstance(content, dict):
+        raise DataError(f"{where}: must be a JSON object, found {type(content).__name__}", _REMEDY)
+    return content
+
+
+def _header(path: Path, number: int, content: dict[str, Any]) -> Manifest:
+    where = f"{path} line {number}"
+    if content.get("format") != FORMAT:
+        cause = f"{where}: the header must say format {FORMAT!r}, found {content.get('format')!r}"
+        raise DataError(cause, "give a folder or the manifest of a scan")
+    if content.get("version") != VERSION:
+        cause = f"{where}: this program reads version {VERSION}, found {content.get('version')!r}"
+        raise DataError(cause, _REMEDY)
+    classes = content.get("classes")
+    if not _strings(classes) or not classes or len(set(classes)) < len(classes):
+        raise DataError(f"{where}: classes must be a list of different names", _REMEDY)
+    home = Path(os.path.realpath(path)).parent
+    folders: dict[str, Path | None] = {}
+    for key in ("root", "test_root", "mask_root", "test_mask_root"):
+        value = content.get(key)
+        if not (isinstance(value, str) or (value is None and key != "root")) or "\0" in (value or ""):
+            raise DataError(f"{where}: {key} must be a folder, found {value!r}", _REMEDY)
+        folders[key] = None if value is None else home / value
+        if folders[key] is not None and not os.path.isdir(str(folders[key])):
+            raise DataError(f"{where}: {key} {folders[key]} is not a folder", "restore it or scan again")
+    problems, notes = content.get("problems", []), content.get("notes", [])
+    if not _strings(problems) or not _strings(notes):
+        raise DataError(f"{where}: problems and notes must be lists of text", _REMEDY)
+    root = folders.pop("root")
+    assert root is not None
+    return Manifest(root, tuple(classes), (), **folders, problems=tuple(problems), notes=tuple(notes))
+
+
+def _strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_box(value: object) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value):
+        return False
+    return bool(value[0] < value[2] and value[1] < value[3])
+
+
+def _is_count(value: object, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _is_hex(value: object, digits: int) -> bool:
+    return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{digits}}}", value) is not None
+
+
+_CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "path": (lambda v: isinstance(v, str), "text"),
+    "sha256": (lambda v: _is_hex(v, 64), "64 hexadecimal digits"),
+    "dhash": (lambda v: _is_hex(v, 16), "16 hexadecimal digits"),
+    "width": (lambda v: _is_count(v, 1), "a number of pixels"),
+    "height": (lambda v: _is_count(v, 1), "a number of pixels"),
+    "label": (lambda v: _is_count(v, 0), "a class index, 0 or more"),
+    "split": (lambda v: v in SPLITS, "train, val or test"),
+    "labelled": (lambda v: isinstance(v, bool), "true or false"),
+    "box": (_is_box, "null or x1, y1, x2, y2 with x1 < x2 and y1 < y2"),
+    "mask": (lambda v: v is None or isinstance(v, str), "null or a path"),
+}
+
+
+def _record(where: str, content: dict[str, Any], num_classes: int) -> ImageRecord:
+    if set(content) != set(_CHECKS):
+        wrong = ", ".join(sorted(set(content) ^ set(_CHECKS)))
+        raise DataError(f"{where}: a row must hold exactly the fields of an image, wrong or missing: {wrong}", _REMEDY)
+    for key, (check, expected) in _CHECKS.items():
+        if not check(content[key]):
+            raise DataError(f"{where}: {key} must be {expected}, found {str(content[key])[:80]!r}", _REMEDY)
+    for key in ("path", "mask"):
+        fault = None if content[key] is None else path_fault(content[key])
+        if fault is not None:
+            raise DataError(f"{where}: {key} {content[key][:80]!r} {fault}", _REMEDY)
+    if content["label"] >= num_classes:
+        raise DataError(
+            f"{where}: label {content['label']} is unknown, the header lists {num_classes} classes", _REMEDY
+        )
+    box = content["box"]
+    if box is not None:
+        box = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+        if box[0] < 0 or box[1] < 0 or box[2] > content["width"] or box[3] > content["height"]:
+            raise DataError(f"{where}: box {box} leaves its image, {content['width']} x {content['height']}", _REMEDY)
+    return ImageRecord(**{**content, "box": box})
+
+
+def _check_files(where: str, manifest: Manifest, image: ImageRecord) -> None:
+    """The files exist and, links followed, lie below their folders."""
+    for file, relative in ((manifest.file(image), image.path), (manifest.mask_file(image), image.mask)):
+        if file is None or relative is None:
+            continue
+        real = os.path.realpath(file)
+        root = os.path.realpath(str(file)[: -len(relative)])
+        if not real.startswith(root + os.sep):
+            raise DataError(f"{where}: {relative!r} is a link that leaves its folder", "copy the file into the folder")
+        if not os.path.isfile(real):
+            raise DataError(f"{where}: {relative!r} does not exist below {root}", "restore the file or scan again")

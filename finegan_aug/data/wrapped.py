@@ -1,0 +1,96 @@
+"""What a map data set of (image, label) says about itself, through any number of wrappers.
+
+Understood: torchvision's data sets, `Subset` (also of a Subset), `ConcatDataset`, timm's `ImageDataset`, and any
+object with the same attributes: `.targets` or `.samples`, `.classes` or `.class_to_idx`, `.transform`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from finegan_aug.errors import DataError
+
+Labels = npt.NDArray[np.int64]
+
+
+class MapDataset(Protocol):
+    """A data set with a length whose items are (image, label, ...)."""
+
+    def __len__(self) -> int:
+        """Number of items."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """(image, label, ...)."""
+
+
+def labels_of(dataset: Any) -> Labels:
+    """Label of every item, int64 [N], before any target transform, without reading an image.
+
+    Raises:
+        DataError: neither labels nor samples can be found.
+    """
+    for name in ("targets", "labels", "_labels"):
+        found = getattr(dataset, name, None)
+        if found is not None and not callable(found):
+            return np.asarray(found, dtype=np.int64)
+    for name in ("samples", "_samples"):
+        found = getattr(dataset, name, None)
+        if found is not None:
+            return np.array([sample[1] for sample in found], dtype=np.int64)
+    if hasattr(dataset, "datasets"):
+        return np.concatenate([labels_of(part) for part in dataset.datasets])
+    for name in ("dataset", "reader"):
+        inner = getattr(dataset, name, None)
+        if inner is not None:
+            indices = getattr(dataset, "indices", None)
+            return labels_of(inner) if indices is None else labels_of(inner)[np.asarray(indices, dtype=np.int64)]
+    raise DataError(
+        f"the labels of a data set must be reachable as .targets or .samples, found neither in {_kind(dataset)}",
+        "give it an attribute `targets` with the class index of every item",
+    )
+
+
+def classes_of(dataset: Any) -> tuple[str, ...] | None:
+    """Class names in the order of their labels, or None where nothing names them."""
+    found = getattr(dataset, "classes", None)
+    if isinstance(found, list | tuple):
+        return tuple(map(str, found))
+    numbers = getattr(dataset, "class_to_idx", None)
+    if isinstance(numbers, dict):
+        return tuple(sorted(numbers, key=numbers.__getitem__))
+    inner = _inner(dataset)
+    return None if inner is None else classes_of(inner)
+
+
+def path_of(dataset: Any, index: int) -> str | None:
+    """File of an item, or None where the data set does not say."""
+    samples = getattr(dataset, "samples", None)
+    if samples is not None:
+        return str(samples[index][0])
+    if hasattr(dataset, "datasets"):
+        part = int(np.searchsorted(dataset.cumulative_sizes, index, side="right"))
+        return path_of(dataset.datasets[part], index - (dataset.cumulative_sizes[part - 1] if part else 0))
+    inner, indices = _inner(dataset), getattr(dataset, "indices", None)
+    return None if inner is None else path_of(inner, index if indices is None else int(indices[index]))
+
+
+def transforms_of(dataset: Any, name: str = "transform") -> tuple[Callable[..., object], ...]:
+    """What the data set and those inside it do to an image, innermost first; `name` may be "target_transform"."""
+    inner, own = _inner(dataset), getattr(dataset, name, None)
+    before = () if inner is None else transforms_of(inner, name)
+    return before if own is None else (*before, own)
+
+
+def _inner(dataset: Any) -> Any:
+    if getattr(dataset, "datasets", None):
+        return dataset.datasets[0]
+    inner = getattr(dataset, "dataset", None)
+    return getattr(dataset, "reader", None) if inner is None else inner
+
+
+def _kind(dataset: object) -> str:
+    return type(dataset).__name__

@@ -1,0 +1,119 @@
+"""What each verb about folders may be told, and the one call it makes: doctor, verify, report, toy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finegan_aug.errors import CheckpointError
+from finegan_aug.files import read_json
+from finegan_aug.options import build, parse_options
+from finegan_aug.verbs import PhotoOptions
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """What to look for."""
+
+    resolution: int = 64  # side at which the generator is to be trained, pixels
+    modes_per_class: int = 2  # codes planned for each class
+    warnings_as_errors: bool = False  # exit with code 3 for warnings too
+
+
+def doctor(argv: Sequence[str]) -> int:
+    """Say what is wrong with the photographs."""
+    photos, checks = parse_options("finegan-aug doctor", argv, PhotoOptions, DoctorOptions, positional="data")
+    where, options = build(PhotoOptions, photos), build(DoctorOptions, checks)
+    from finegan_aug.data.doctor import format_report, run_doctor
+
+    report = run_doctor(
+        where.data,
+        test_data=where.test_data,
+        boxes=where.box_file,
+        masks=where.mask_folder,
+        test_boxes=where.test_box_file,
+        test_masks=where.test_mask_folder,
+        test_share=where.test_share,
+        seed=where.split_seed,
+        resolution=options.resolution,
+        modes_per_class=options.modes_per_class,
+    )
+    print(format_report(report))
+    return report.exit_code(warnings_as_errors=options.warnings_as_errors)
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """The report."""
+
+    experiment: Path  # folder of a finished comparison, or of one generator
+    out: Path | None = None  # where to write (default: into the folder itself)
+    without_real_images: bool = False  # leave photographs out, for publishing
+
+
+def report(argv: Sequence[str]) -> int:
+    """Write report.html, report.json and tables."""
+    (values,) = parse_options("finegan-aug report", argv, ReportOptions, positional="experiment")
+    options = build(ReportOptions, values)
+    from finegan_aug.report import write_report
+
+    print(write_report(options.experiment, options.out, without_real_images=options.without_real_images))
+    return 0
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What to verify."""
+
+    run: Path  # run folder, or one checkpoint of it
+    status: bool = False  # exit with the code the run ended with instead
+
+
+def verify(argv: Sequence[str]) -> int:
+    """Check every file of every checkpoint against its hash."""
+    (values,) = parse_options("finegan-aug verify", argv, VerifyOptions, positional="run")
+    options = build(VerifyOptions, values)
+    if options.status:
+        status = read_json(options.run / "status.json")
+        print(f"{status['state']} after {status['seen_images']} images {status['message']}".rstrip())
+        return int(status["exit_code"] or 0)
+    from finegan_aug.checkpoint import verify_run
+
+    lines = verify_run(options.run)
+    print("\n".join(lines))
+    bad = sum(line.startswith("bad") for line in lines)
+    if bad:
+        raise CheckpointError(
+            f"every file of {options.run} must be as it was written, {bad} are not",
+            "delete the damaged checkpoint; training resumes from the one before",
+        )
+    return 0
+
+
+@dataclass(frozen=True)
+class ToyOptions:
+    """The drawn animals."""
+
+    out: Path  # folder for train/, test/, their boxes and masks, and truth.csv
+    resolution: int = 64  # side of the square images, pixels
+    num_train: int = 2400  # training images
+    num_test: int = 1200  # test images
+    seed: int = 0  # another seed is another data set of the same kind
+
+
+def toy(argv: Sequence[str]) -> int:
+    """Write the embedded data set."""
+    (values,) = parse_options("finegan-aug toy", argv, ToyOptions, positional="out")
+    options = build(ToyOptions, values)
+    from finegan_aug.data.toy import write_toy
+
+    out = write_toy(
+        options.out,
+        resolution=options.resolution,
+        num_train=options.num_train,
+        num_test=options.num_test,
+        seed=options.seed,
+    )
+    print(f"{out}: {options.num_train} training and {options.num_test} test images")
+    return 0

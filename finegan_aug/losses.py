@@ -1,0 +1,79 @@
+"""Losses of the three-stage generator, each a pure function of logits.
+
+FineGAN (Singh, Ojha, Lee, CVPR 2019, arXiv 1811.11155), section 3, with the weights and labels of the authors'
+code (kkanshul/finegan code/trainer.py). Logits, never probabilities; every function returns a scalar mean.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def real_loss(logits: Tensor) -> Tensor:
+    """Cross-entropy of logits against "real": mean of -log sigmoid."""
+    return F.softplus(-logits).mean()
+
+
+def fake_loss(logits: Tensor) -> Tensor:
+    """Cross-entropy of logits against "fake": mean of -log(1 - sigmoid)."""
+    return F.softplus(logits).mean()
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where `mask` is 1; zero if the mask is empty. Same shapes, mask in {0, 1}."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def background_real_loss(logits: Tensor, outside: Tensor) -> Tensor:
+    """Cross-entropy against "real" over the units that see background only.
+
+    Args:
+        logits: [N, 1, U, U], one logit for each patch of the real image.
+        outside: [N, 1, U, U], 1 where the patch misses the object.
+    """
+    return masked_mean(F.softplus(-logits), outside)
+
+
+def background_aux_loss(logits: Tensor, outside: Tensor) -> Tensor:
+    """Background (1) against foreground (0) for every patch of a real image; shapes as above."""
+    return F.binary_cross_entropy_with_logits(logits, outside)
+
+
+def code_loss(logits: Tensor, codes: Tensor) -> Tensor:
+    """Information loss, equations 3 and 4 of the paper: cross-entropy of code logits [N, K], codes int64 [N]."""
+    return F.cross_entropy(logits, codes)
+
+
+def class_scores(logits: Tensor, modes_per_class: int) -> Tensor:
+    """Class logits [N, C] from code logits [N, C * M], code = class * M + mode: the modes marginalised."""
+    return logits.unflatten(1, (-1, modes_per_class)).logsumexp(dim=2)
+
+
+def class_loss(logits: Tensor, labels: Tensor, modes_per_class: int) -> Tensor:
+    """Cross-entropy of the class, marginalised over its modes, on real images; a label of -1 adds nothing.
+
+    The gradient on the logits of the true class y is p(mode | y) * (P(y) - 1).
+    """
+    labelled = labels >= 0
+    losses = F.cross_entropy(class_scores(logits, modes_per_class), labels, ignore_index=-1, reduction="sum")
+    return losses / labelled.sum().clamp(min=1)
+
+
+def mask_loss(mask: Tensor) -> Tensor:
+    """Keeps a mask [N, 1, H, W] in (0, 1) from being empty, full or grey (naver-ai/c3-gan train.py).
+
+    relu(0.1 - mean) + relu(mean - 0.9) + binary entropy in bits, means over images and pixels.
+    """
+    share = mask.mean(dim=(1, 2, 3))
+    limits = F.relu(0.1 - share) + F.relu(share - 0.9)
+    p = mask.float().clamp(1e-6, 1 - 1e-6)
+    entropy = -(p * p.log2() + (1 - p) * (1 - p).log2())
+    return limits.mean() + entropy.mean()
+
+
+def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
+    """L2 norm of the gradients of all parameters of an optimiser together, a scalar on their device."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

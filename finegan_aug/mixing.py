@@ -1,0 +1,270 @@
+"""Real images with synthetic ones mixed in: as a data set, or as a hook on a batch.
+
+Every choice is a function of (seed, epoch, index), so workers, processes and resumed runs agree.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from finegan_aug.batch_mixing import SyntheticMix, check_alpha
+from finegan_aug.data.manifest import Manifest
+from finegan_aug.data.transforms import (
+    Transform,
+    apply_transform,
+    parts_with_seed,
+    preserved_generators,
+    seed_generators,
+)
+from finegan_aug.data.wrapped import Labels, MapDataset, classes_of, labels_of, path_of, transforms_of
+from finegan_aug.errors import ConfigError, DataError
+from finegan_aug.lineage import firewall
+from finegan_aug.randomness import seed_for, uniforms
+from finegan_aug.synthetic_index import ClassPools, open_index
+
+__all__ = ["Samples", "SyntheticMix", "SyntheticMixDataset"]
+
+
+class SyntheticMixDataset(Dataset[Any]):
+    """A data set of (image, label) in which some images are synthetic, of the same class.
+
+    Args:
+        real: map data set of (image, label): ImageFolder, Subset, timm's ImageDataset, or anything whose labels
+            are reachable (`finegan_aug.data.wrapped`). Real images are loaded by it.
+        synthetic: folder written by `synthesize`, or any folder with one sub-folder per class.
+        alpha: probability that an item of mode "replace" is synthetic. It gets another image of its class each
+            epoch, until the class has no more.
+        mode: "replace" keeps the length of `real`. "append" adds `per_class` synthetic items of each class behind
+            the real ones, other images each epoch.
+        per_class: needed by, and only used in, mode "append".
+        seed: of all choices, and of the random transforms.
+        transform: runs on the PIL image, real or synthetic alike, seeded by (seed, epoch, index). None: the
+            transform of `real` itself is used for both. May be set later, as timm's `create_loader` does.
+        target_transform: runs on the label, after that of `real`.
+        return_source: items are (image, label, is_synthetic).
+        data_manifest: budget manifest of this classifier, or its file. Switches the firewall on: the lineage of the
+            set is checked against it, and each synthetic file against its hash.
+
+    A class without a kept synthetic image falls back to its real images; see `shortfall`.
+
+    Raises:
+        ConfigError: alpha outside [0, 1], an unknown mode, per_class missing or out of place.
+        DataError: class names differ, labels are not reachable, or `real` does not yield PIL images that the
+            transform needs.
+        LeakError: the lineage breaks the firewall.
+    """
+
+    def __init__(
+        self,
+        real: MapDataset,
+        synthetic: str | Path,
+        *,
+        alpha: float = 0.2,
+        mode: Literal["replace", "append"] = "replace",
+        per_class: int | None = None,
+        seed: int = 0,
+        transform: Transform | None = None,
+        target_transform: Callable[[Any], Any] | None = None,
+        return_source: bool = False,
+        data_manifest: Manifest | str | Path | None = None,
+    ) -> None:
+        _check_options(alpha, mode, per_class)
+        self.real, self.synthetic = real, open_index(synthetic)
+        self.alpha, self.mode, self.per_class, self.seed = alpha, mode, per_class, seed
+        self.transform, self.target_transform, self.return_source = transform, target_transform, return_source
+        self.lineage_status = firewall(self.synthetic.root, data_manifest)
+        self._verify_files = data_manifest is not None
+        labels, names = labels_of(real), classes_of(real)
+        if len(labels) != len(real) or not len(labels):
+            raise DataError(
+                f"real must have one label per item, found {len(labels)} for {len(real)} items", "fill real"
+            )
+        self.classes = list(names or self.synthetic.header.classes)
+        self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
+        self._pools = ClassPools(self.synthetic, self.classes)
+        if int(labels.max()) >= len(self.classes) or int(labels.min()) < 0:
+            raise DataError(
+                f"labels must lie below the {len(self.classes)} classes, found {labels.max()}", "correct them"
+            )
+        self._real_labels = labels
+        self._labels = np.concatenate([labels, np.repeat(np.unique(labels), per_class or 0)])
+        # Shared memory: a plain attribute set in the main process never reaches persistent workers.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._plans: OrderedDict[int, Labels] = OrderedDict()
+        self._steps: tuple[Transform, ...] = ()
+        self._parts = parts_with_seed(None)
+        self._check_items()
+        empty = [self.classes[c] for c in np.unique(labels) if not self._pools.sizes[c]]
+        if empty and (alpha > 0 or mode == "append"):
+            warnings.warn(f"no kept synthetic image of {', '.join(empty)}: real ones are used", stacklevel=2)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Any, ...]:
+        """Item of the current epoch, or of the epoch in a key (epoch, index)."""
+        with preserved_generators():
+            return self._item(key)
+
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[tuple[Any, ...]]:
+        """The items of a batch, as the DataLoader asks for them: the generators are put back once, not per item."""
+        with preserved_generators():
+            return [self._item(key) for key in keys]
+
+    def _item(self, key: int | tuple[int, int]) -> tuple[Any, ...]:
+        epoch, index = key if isinstance(key, tuple) else (self.epoch, key)
+        index = self._position(index)
+        place = int(self._plan(epoch)[index])
+        steps = transforms_of(self.real) if self.transform is None else (self.transform,)
+        if steps != self._steps:
+            self._steps, self._parts = steps, tuple(part for step in steps for part in parts_with_seed(step))
+        seed_generators(seed_for(self.seed, "augment", epoch, index), self._parts)
+        if place < 0:
+            image, label = self.real[~place][:2]
+            steps = steps if self.transform is not None else ()  # `real` has already run its own
+        else:
+            image, label = self.synthetic.image(place, verify=self._verify_files), int(self._labels[index])
+            for target_step in transforms_of(self.real, "target_transform"):
+                label = target_step(label)
+        for step in steps:
+            image = apply_transform(step, image)
+        label = label if self.target_transform is None else self.target_transform(label)
+        return (image, label, place >= 0) if self.return_source else (image, label)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that plain indices mean."""
+        return int(self._epoch.item())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch for plain indices, also in workers that are already running."""
+        self._epoch.fill_(epoch)
+
+    def is_synthetic(self, index: int) -> bool:
+        """Whether the item is synthetic in the current epoch."""
+        return bool(self._plan(self.epoch)[self._position(index)] >= 0)
+
+    @property
+    def targets(self) -> list[int]:
+        """Label of every item, the same in every epoch, before any target transform."""
+        return [int(label) for label in self._labels]
+
+    @property
+    def samples(self) -> Samples:
+        """(file, label) of every item in the current epoch, looked up when asked for."""
+        return Samples(self)
+
+    @property
+    def shortfall(self) -> dict[str, int]:
+        """Items of the current epoch that stayed real because their class has no kept synthetic image, by class."""
+        wanted = self._wanted(self.epoch) & (self._plan(self.epoch) < 0)
+        counts = np.bincount(self._labels[wanted], minlength=len(self.classes))
+        return {self.classes[c]: int(counts[c]) for c in np.flatnonzero(counts)}
+
+    def __repr__(self) -> str:
+        how = f"replace, alpha={self.alpha}" if self.mode == "replace" else f"append, per_class={self.per_class}"
+        return (
+            f"SyntheticMixDataset({len(self)} items, {len(self._real_labels)} of them in real, "
+            f"{len(self.classes)} classes; {how}; {sum(self._pools.sizes)} of {len(self.synthetic)} synthetic images "
+            f"kept; seed={self.seed}, epoch={self.epoch}; lineage {self.lineage_status})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_plans": OrderedDict()}
+
+    def _position(self, index: int) -> int:
+        place = operator.index(index)
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"index {place} is out of range for {len(self)} items")
+        return place % len(self)
+
+    def _wanted(self, epoch: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which items should be synthetic in this epoch, bool [N]."""
+        count = len(self._real_labels)
+        if self.mode == "append":
+            return np.arange(len(self)) >= count
+        return uniforms(seed_for(self.seed, "mix", epoch), np.arange(count), 1)[:, 0] < self.alpha
+
+    def _plan(self, epoch: int) -> Labels:
+        """Of every item, int64 [N]: entry of the synthetic set, or ~i for item i of `real`."""
+        if epoch not in self._plans:
+            self._plans[epoch] = self._draw_plan(epoch)
+            while len(self._plans) > 2:  # a batch of (epoch, index) keys may span two epochs
+                self._plans.popitem(last=False)
+        return self._plans[epoch]
+
+    def _draw_plan(self, epoch: int) -> Labels:
+        count, extra = len(self._real_labels), self._labels[len(self._real_labels) :]
+        plan = ~np.arange(len(self))
+        if self.mode == "replace":
+            place = np.flatnonzero(self._wanted(epoch) & (self._pools.sizes[self._labels] > 0))
+            # Each item walks through its class from a place of its own, so no image comes twice before all came once.
+            start = uniforms(seed_for(self.seed, "mix-start"), place, 1)[:, 0]
+            plan[place] = self._pools.entries(self._labels[place], start, np.full(len(place), epoch))
+            return plan
+        start = uniforms(seed_for(self.seed, "mix-start"), extra, 1)[:, 0]  # one walk per class
+        turn = epoch * (self.per_class or 0) + np.arange(len(extra)) % max(self.per_class or 0, 1)
+        filled = self._pools.sizes[extra] > 0
+        plan[count:][filled] = self._pools.entries(extra[filled], start[filled], turn[filled])
+        for gap in np.flatnonzero(~filled):
+            own = np.flatnonzero(self._real_labels == extra[gap])
+            plan[count + gap] = ~own[turn[gap] % len(own)]
+        return plan
+
+    def _check_items(self) -> None:
+        """The first real item shows whether real and synthetic images will be of one kind."""
+        with preserved_generators():
+            seed_generators(self.seed)
+            item = self.real[0]
+        if not isinstance(item, tuple | list) or len(item) < 2:
+            raise DataError(f"items of real must be (image, label), found {type(item).__name__}", "return a pair")
+        needs_pil = self.transform is not None or not transforms_of(self.real)
+        if needs_pil and not isinstance(item[0], Image.Image):
+            raise DataError(
+                f"real must yield PIL images, on which transform= runs for real and synthetic alike, found "
+                f"{type(item[0]).__name__}",
+                "give the transform to one of the two alone: to real as its .transform, or to transform=",
+            )
+
+
+class Samples(Sequence[tuple[str | None, int]]):
+    """(file, label) of the items of a mixed data set; the file is None where the wrapped data set names none."""
+
+    def __init__(self, mixed: SyntheticMixDataset) -> None:
+        self._mixed = mixed
+
+    def __len__(self) -> int:
+        return len(self._mixed)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        mixed = self._mixed
+        index = mixed._position(index)
+        place = int(mixed._plan(mixed.epoch)[index])
+        path = str(mixed.synthetic.path(place)) if place >= 0 else path_of(mixed.real, ~place)
+        return path, int(mixed._labels[index])
+
+    def __iter__(self) -> Iterator[tuple[str | None, int]]:
+        return (self[index] for index in range(len(self)))
+
+
+def _check_options(alpha: float, mode: str, per_class: int | None) -> None:
+    check_alpha(alpha)
+    if mode not in ("replace", "append"):
+        raise ConfigError(f"mode must be 'replace' or 'append', found {mode!r}", "choose one of the two")
+    if (per_class is not None) != (mode == "append") or (per_class is not None and per_class < 0):
+        raise ConfigError(
+            f"per_class must be a number with mode 'append' and None with 'replace', found {per_class} with {mode!r}",
+            "give per_class=100 with mode='append', or leave it out",
+        )

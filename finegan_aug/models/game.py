@@ -1,0 +1,204 @@
+"""FineGAN as the training loop sees it: the networks, what each player minimises, and who owns which weight.
+
+The loop calls three verbs (`sample_codes`, `forward`, the two losses) and knows nothing of stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from finegan_aug import losses
+from finegan_aug.augment import DRAWS_PER_IMAGE, diff_augment
+from finegan_aug.codes import deal_codes, uniform_codes
+from finegan_aug.config import FineGANConfig
+from finegan_aug.data.stream import RealBatch
+from finegan_aug.models.finegan import (
+    BackgroundDiscriminator,
+    ChildDiscriminator,
+    Generator,
+    InformationHead,
+    ParentDiscriminator,
+    Stages,
+)
+from finegan_aug.patches import patch_geometry
+from finegan_aug.randomness import normals, seed_for, uniforms
+
+Terms = dict[str, Tensor]
+
+
+class FakeBatch(NamedTuple):
+    """One forward of the generator, shared by both players: the stages, the codes and the augmentation draws."""
+
+    stages: Stages
+    child: Tensor
+    parent: Tensor
+    draws: Tensor
+
+
+class FineGAN:
+    """Networks and losses of one configuration.
+
+    Args:
+        config: resolved.
+    """
+
+    def __init__(self, config: FineGANConfig) -> None:
+        self.config = config
+        self.tied = config.labels == "tied"
+        self.geometry = patch_geometry(config.resolution)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(config.seed, "init"))
+            self.generator: nn.Module = Generator(config)
+            self.parent_d: nn.Module = ParentDiscriminator(config)
+            child_d = ChildDiscriminator(config)
+            self.info: nn.Module = InformationHead(child_d.trunk.channels, config.num_children or 0, config.d_norm)
+            self.child_d: nn.Module = child_d
+            self.background_d: nn.Module | None = None
+            if config.judges_background:
+                self.background_d = BackgroundDiscriminator(config)
+        self.child_to_parent = torch.tensor(config.child_to_parent, dtype=torch.int64)
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Name to network: what is trained, saved and moved to the device."""
+        found = {
+            "generator": self.generator,
+            "parent_d": self.parent_d,
+            "child_d": self.child_d,
+            "info": self.info,
+            "background_d": self.background_d,
+        }
+        return {name: network for name, network in found.items() if network is not None}
+
+    def discriminator_networks(self) -> list[nn.Module]:
+        """Networks of the discriminator's optimiser: real/fake, background patches, the child trunk."""
+        return [self.child_d, *([self.background_d] if self.background_d is not None else [])]
+
+    def generator_networks(self) -> list[nn.Module]:
+        """Networks of the generator's optimiser: the generator and everything that reads codes."""
+        return [self.generator, self.parent_d, self.info]
+
+    @contextmanager
+    def frozen_discriminators(self) -> Iterator[None]:
+        """While it is entered, gradients pass through the discriminators and none stays in them."""
+        parameters = [p for network in self.discriminator_networks() for p in network.parameters()]
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+
+    def sample_codes(self, positions: range, rollback: int = 0) -> tuple[Tensor, Tensor]:
+        """Noise float32 [N, z_dim] and child codes int64 [N] of these places in the endless stream of fakes."""
+        config = self.config
+        purpose = "latent" if rollback == 0 else f"latent|rollback|{rollback}"
+        z = normals(seed_for(config.seed, purpose), list(positions), config.z_dim)
+        draw = deal_codes if config.balanced_codes else uniform_codes
+        codes = draw(config.seed, positions.start, len(positions), config.num_children or 0)
+        return torch.from_numpy(z).float(), torch.as_tensor(codes, dtype=torch.int64)
+
+    def forward(self, z: Tensor, child: Tensor, positions: range) -> FakeBatch:
+        """One generator forward in training mode, with the draws of its augmentation."""
+        grid = None
+        if self.config.boxes == "none":
+            u = torch.from_numpy(uniforms(seed_for(self.config.seed, "warp"), list(positions), 4)).float()
+            grid = random_grid(u.to(z.device), self.config.resolution)
+        stages = self.generator(z, child, grid=grid)
+        parent = self.child_to_parent.to(child.device)[child]
+        draws = uniforms(seed_for(self.config.seed, "diffaug", "fake"), list(positions), DRAWS_PER_IMAGE)
+        return FakeBatch(stages, child, parent, torch.from_numpy(draws).to(z))
+
+    def discriminator_losses(self, real: RealBatch, fake: FakeBatch) -> Terms:
+        """Terms whose sum the discriminators minimise (finegan.md 4.2, 4.3; with tied labels also 5.2)."""
+        config, terms = self.config, {}
+        if self.background_d is not None and real.frames is not None and real.outside is not None:
+            real_rf, real_aux = self.background_d(real.frames)
+            fake_rf, _ = self.background_d(self._seen_background(fake.stages).detach())
+            weight = config.background_weight
+            terms["background_real"] = weight * losses.background_real_loss(real_rf, real.outside)
+            terms["background_fake"] = weight * losses.fake_loss(fake_rf)
+            if config.boxes != "none":
+                terms["background_aux"] = losses.background_aux_loss(real_aux, real.outside)
+        objects = diff_augment(real.objects, real.draws, config.diffaugment)
+        generated = diff_augment(fake.stages.child.detach(), fake.draws, config.diffaugment)
+        features, real_logits, fake_logits = self._judge(objects, generated, real.labels, self._classes(fake.child))
+        terms["child_real"] = losses.real_loss(real_logits)
+        terms["child_fake"] = losses.fake_loss(fake_logits)
+        if self.tied and config.class_weight > 0:
+            # The head's gradient waits in .grad for the generator's optimiser, which owns the head.
+            scores = self.info(features if config.label_trunk else features.detach())
+            terms["child_class"] = config.class_weight * losses.class_loss(scores, real.labels, config.modes_per_class)
+        return terms
+
+    def generator_losses(self, fake: FakeBatch) -> Terms:
+        """Terms whose sum the generator and the code readers minimise (finegan.md 4.4, 5.2, 6.4)."""
+        config, stages, terms = self.config, fake.stages, {}
+        if self.background_d is not None:
+            rf, aux = self.background_d(self._seen_background(stages))
+            terms["g_background"] = config.background_weight * losses.real_loss(rf)
+            if config.boxes != "none":
+                terms["g_background_aux"] = losses.real_loss(aux)
+        no_box = config.boxes == "none"
+        parent_object = stages.parent_mask * (stages.parent if no_box else stages.parent_foreground)
+        child_object = stages.child_mask * (stages.child if no_box else stages.child_foreground)
+        terms["g_parent_code"] = losses.code_loss(self.parent_d(parent_object), fake.parent)
+        composite = diff_augment(stages.child, fake.draws, config.diffaugment)
+        classes = self._classes(fake.child)
+        if config.d_norm == "batch":  # its statistics belong to one kind of image
+            features, logits = self.child_d(composite, classes)
+            object_features, _ = self.child_d(child_object, classes)
+        else:
+            both, logits = self.child_d(torch.cat([composite, child_object]), torch.cat([classes, classes]))
+            (features, object_features), logits = both.chunk(2), logits[: len(classes)]
+        terms["g_child"] = losses.real_loss(logits)
+        terms["g_child_code"] = losses.code_loss(self.info(object_features), fake.child)
+        if (self.tied or no_box) and config.composite_code_weight > 0:
+            code = losses.code_loss(self.info(features), fake.child)
+            terms["g_composite_code"] = config.composite_code_weight * code
+        if no_box:
+            terms["g_mask"] = losses.mask_loss(stages.parent_mask) + losses.mask_loss(stages.child_mask)
+        return terms
+
+    def _judge(
+        self, real: Tensor, fake: Tensor, real_classes: Tensor, fake_classes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of the real images, logits of real and of fake; one pass unless batch norm keeps them apart."""
+        if self.config.d_norm == "batch":
+            features, real_logits = self.child_d(real, real_classes)
+            return features, real_logits, self.child_d(fake, fake_classes)[1]
+        features, logits = self.child_d(torch.cat([real, fake]), torch.cat([real_classes, fake_classes]))
+        count = len(real)
+        return features[:count], logits[:count], logits[count:]
+
+    def _seen_background(self, stages: Stages) -> Tensor:
+        """The background as the patch discriminator takes it: classic resizes, slim cuts the middle."""
+        if stages.background_126 is not None:
+            return stages.background_126
+        margin = (self.config.resolution - self.geometry.input_px) // 2
+        if margin == 0:
+            return stages.background
+        return stages.background[..., margin:-margin, margin:-margin]
+
+    def _classes(self, child: Tensor) -> Tensor:
+        """Class of each child code; -1 where codes have none."""
+        return child // self.config.modes_per_class if self.tied else torch.full_like(child, -1)
+
+
+def random_grid(u: Tensor, side_px: int) -> Tensor:
+    """Sampling grids [N, S, S, 2] of one affine map for each image, from uniforms [N, 4] (naver-ai/c3-gan utils.py).
+
+    Scale U(0.8, 1.5), rotation +-15 degrees, shift +-0.15 of the half side.
+    """
+    scale = 0.8 + 0.7 * u[:, 0]
+    angle = (u[:, 1] - 0.5) * (torch.pi / 6)
+    shift = (u[:, 2:] - 0.5) * 0.3
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    theta = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
+    return F.affine_grid(theta, [len(u), 1, side_px, side_px], align_corners=True)

@@ -1,0 +1,55 @@
+"""Which label each training image may teach the generator: its own, a confident teacher's, or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from finegan_aug.config import FineGANConfig
+from finegan_aug.data.views import Crops
+from finegan_aug.features import fit_classifier
+from finegan_aug.files import read_json, write_json
+
+TEACHER_KIMG = 40.0
+
+
+def training_labels(config: FineGANConfig, crops: Crops, run_dir: Path) -> Tensor:
+    """Labels for training, int64 [len(crops)], -1 for none; kept in run_dir/labels.json.
+
+    With tied labels and unlabelled images a small network, trained on the labelled crops and consistent on the
+    others (FixMatch, Sohn et al., NeurIPS 2020), names those it is sure of. Discovered codes use no label at all.
+    """
+    own = crops.labels.cpu()
+    if config.labels == "discovered":
+        return torch.full_like(own, -1)
+    if config.pseudo_labels is None or bool((own >= 0).all()) or bool((own < 0).all()):
+        return own
+    path = run_dir / "labels.json"
+    if not path.exists():
+        write_json(path, _named_by_teacher(config, crops, own, run_dir))
+    return torch.tensor(read_json(path)["labels"], dtype=torch.int64)
+
+
+def _named_by_teacher(config: FineGANConfig, crops: Crops, own: Tensor, run_dir: Path) -> dict[str, object]:
+    images = crops.objects_center_uint8(torch.arange(len(crops), device=crops.device))
+    known = own >= 0
+    teacher = fit_classifier(
+        images[known],
+        own[known],
+        num_classes=config.num_classes or 0,
+        seed=config.seed,
+        kimg=TEACHER_KIMG,
+        unlabelled=images[~known],
+    )
+    teacher.save(run_dir / "teacher")
+    confidence, guess = teacher.logits(images).softmax(dim=1).max(dim=1)
+    sure = confidence.cpu() >= (config.pseudo_labels or 1.0)
+    labels = torch.where(known, own, torch.where(sure, guess.cpu(), -1))
+    return {
+        "labels": labels.tolist(),
+        "labelled": int(known.sum()),
+        "named_by_teacher": int((sure & ~known).sum()),
+        "without_label": int((labels < 0).sum()),
+    }

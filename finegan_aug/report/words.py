@@ -1,0 +1,176 @@
+"""What the page says in words: the verdict of every setting, warnings, notes, and what was run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from finegan_aug.report.rows import ARMS, Row, percent
+from finegan_aug.report.sources import Experiment, is_number
+from finegan_aug.report.tables import Contrast, primary_contrast, settings
+
+JSON = dict[str, Any]
+ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
+
+
+def signed(share: float) -> str:
+    """0.0412 -> "+4.1": percentage points with their sign."""
+    text = f"{100 * share:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def number(value: object) -> str:
+    """Four significant digits, narrow spaces between thousands, a true minus; text as it is; a dash for None."""
+    if value is None:
+        return "\N{EN DASH}"
+    if not is_number(value):
+        return str(value)
+    whole = isinstance(value, int) or abs(value) >= 1e4
+    text = f"{value:,.0f}" if whole else f"{value:.4g}"
+    return text.replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
+
+
+def headlines(rows: Sequence[Row], found: Sequence[Contrast], header: JSON) -> list[JSON]:
+    """For each fraction and model: the word of the primary contrast, and one sentence."""
+    unusable = header.get("no_usable_codes")
+    lines = []
+    for fraction, model in sorted(settings(rows), key=lambda setting: (setting[1], setting[0])):
+        arms = {row.arm for row in rows if (row.fraction, row.model) == (fraction, model)}
+        arm, control = primary_contrast(header, fraction, model, arms)
+        contrast = next((c for c in found if c.primary and (c.fraction, c.model) == (fraction, model)), None)
+        line = {"fraction": fraction, "model": model, "arm": arm, "control": control}
+        if unusable is True or (isinstance(unusable, list) and fraction in unusable):
+            line |= {"word": "no usable codes", "text": "No code agrees with a class well enough to be used."}
+        elif contrast is None:
+            line |= {"word": "not run", "text": f"{arm} and {control} have no pair in common."}
+        elif header.get("lineage_checked") is False:
+            line |= {"word": "lineage unchecked", "text": "Barred from a verdict: train and test may overlap."}
+        else:
+            line |= {"word": contrast.verdict, "text": _sentence(contrast)}
+        lines.append(line)
+    return lines
+
+
+def _sentence(contrast: Contrast) -> str:
+    points = 100 * contrast.comparison.mean
+    pairs = len(contrast.pairs)
+    place = "equals" if round(points, 1) == 0 else f"is {abs(points):.1f} points {'above' if points > 0 else 'below'}"
+    text = f"{contrast.arm} {place} {contrast.control}"
+    if contrast.comparison.interval is None:
+        text += " in a single pair, which carries no claim."
+    else:
+        low, high = contrast.comparison.interval
+        text += f" (95 % interval {signed(low)} to {signed(high)}, {pairs} pairs)."
+        text += " Fewer than 3 pairs carry no claim." if pairs < 3 else ""
+    if (
+        contrast.verdict != "inconclusive"
+        and contrast.bootstrap
+        and contrast.bootstrap[0] <= 0 <= contrast.bootstrap[1]
+    ):
+        text += " The interval over test images includes 0: another test set could read otherwise."
+    if contrast.off:
+        text += f" {ALPHA} = 0 was shipped: no share of synthetic images gained on validation."
+    return text
+
+
+def lead(lines: Sequence[JSON]) -> str:
+    """One sentence over all settings, the first of the page; empty without any."""
+    if not lines:
+        return ""
+    words = [line["word"] for line in lines]
+    counts = ", ".join(f"{word} in {words.count(word)}" for word in dict.fromkeys(sorted(words, key=_word_order)))
+    contrast = {(line["arm"], line["control"]) for line in lines}
+    arms = " and ".join(f"{_named(arm)} against {_named(control)}" for arm, control in sorted(contrast))
+    settings_text = f"{len(lines)} setting" + ("s" if len(lines) > 1 else "")
+    return f"{arms}: {counts} of {settings_text} (share of the data and classifier)."
+
+
+def _named(arm: str) -> str:
+    return f"{arm} ({ARMS[arm]})" if arm in ARMS else arm
+
+
+def _word_order(word: str) -> int:
+    order = ["helps", "hurts", "inconclusive"]
+    return order.index(word) if word in order else len(order)
+
+
+def warnings(experiment: Experiment, rows: Sequence[Row], found: Sequence[Contrast]) -> list[str]:
+    """What a reader must know before believing a number."""
+    header = experiment.ablation
+    texts = []
+    if header.get("leak_override"):
+        texts.append("The firewall between training and test data was overridden: no number here is evidence.")
+    if header.get("lineage_checked") is False:
+        texts.append("The lineage of the synthetic images is unknown: test images may have been trained on.")
+    openings = header.get("test_openings", 1)
+    if is_number(openings) and openings > 1:
+        texts.append(f"The test set was opened {openings} times.")
+    steps = {row.steps for row in rows if row.arm != "R0" and row.steps is not None}
+    uneven = [
+        f"{percent(fraction)}, {model}"
+        for fraction, model in settings(rows)
+        if len({r.steps for r in rows if (r.fraction, r.model) == (fraction, model) and r.arm != "R0" and r.steps}) > 1
+    ]
+    if len(steps) > 1 and uneven:
+        texts.append(f"The arms did not train for equal steps at {'; '.join(uneven)}.")
+    few = sorted({len(contrast.pairs) for contrast in found if contrast.primary and len(contrast.pairs) < 3})
+    if few:
+        texts.append("Fewer than 3 pairs: such a contrast is inconclusive whatever its size.")
+    listed = experiment.header.get("warnings")
+    texts += [str(text) for text in listed] if isinstance(listed, list) else []
+    return texts + experiment.warnings
+
+
+def notes(rows: Sequence[Row], header: JSON) -> list[str]:
+    """How the comparison was made, as far as it limits what it shows."""
+    texts = [str(text) for text in header["notes"]] if isinstance(header.get("notes"), list) else []
+    arms = {row.arm for row in rows}
+    if header.get("gan_variance_included") is False:
+        texts.append("One generator serves several pairs: GAN variance not included.")
+    if header.get("gan_data") == "u":
+        fair = "its fair control is R5" if "R5" in arms else "its fair control, R5, was not run"
+        texts.append(f"The generator also saw the training images outside the budget, without labels; {fair}.")
+    if header.get("labels"):
+        texts.append(f"Labelling mode of the generator: {header['labels']}.")
+    if rows and not arms & {"R3", "S2"}:
+        texts.append("No crops: R3 = R2 and S2 = S1.")
+    return texts
+
+
+def facts(data: JSON, header: JSON, rows: Sequence[Row], ablation: JSON) -> list[tuple[str, str]]:
+    """What was run and on which data: (label, value)."""
+    found = []
+    for key, value in data.items():
+        label = str(key).replace("_", " ")
+        if key == "classes":
+            found.append((label, number(len(value)) if isinstance(value, list) else number(value)))
+        elif isinstance(value, dict):
+            found.append((label, " · ".join(f"{share(name)}: {number(item)}" for name, item in value.items())))
+        elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            found.append((label, number(value)))
+    if rows:
+        found.append(("pairs", number(len({row.pair for row in rows}))))
+        steps = sorted({row.steps for row in rows if row.steps is not None and row.arm != "R0"})
+        found.append(("optimiser steps", ", ".join(map(number, steps)) or "not recorded"))
+        found.append(("trained classifiers", number(len(rows))))
+    if is_number(ablation.get("test_openings")):
+        times = ablation["test_openings"]
+        found.append(("test set opened", "once" if times == 1 else f"{number(times)} times"))
+    for key, label in (("wall_clock_hours", "wall clock"), ("cpu_hours", "processor time")):
+        if is_number(header.get(key)):
+            found.append((label, f"{number(header[key])} h"))
+    return found
+
+
+def share(name: str) -> str:
+    """ "0.1" -> "10 %"; any other text as it is."""
+    try:
+        return percent(float(name)) if 0 < float(name) <= 1 else name
+    except ValueError:
+        return name
+
+
+def commands(header: JSON) -> list[str]:
+    """The commands that make this experiment again."""
+    command = header.get("command")
+    return [str(line) for line in command] if isinstance(command, list) else [str(command)] if command else []

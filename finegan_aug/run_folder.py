@@ -1,0 +1,113 @@
+"""What a run folder promises: one process at a time, one configuration, and a status that is never half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from finegan_aug.errors import CheckpointError, DataError, RunLockedError, StorageError
+from finegan_aug.files import JSON, read_json, write_json
+
+
+@contextmanager
+def run_lock(run_dir: Path) -> Iterator[None]:
+    """Hold the folder for this process alone, and remove what killed processes left in `checkpoints`.
+
+    The lock is the operating system's, so that it ends with its process; LOCK beside it says who holds it.
+
+    Raises:
+        RunLockedError: another process holds it; at once, naming its pid.
+        StorageError: the folder cannot be written.
+    """
+    note = run_dir / "LOCK"
+    lock = FileLock(run_dir / ".lock", timeout=0)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        holder = _holder(note)
+        raise RunLockedError(
+            f"{run_dir} is in use by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
+            f"since {holder.get('started', '?')}",
+            "wait for it, stop it, or choose another --out",
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StorageError(f"cannot lock {run_dir}: {reason}", "choose an --out that can be written") from error
+    try:
+        if note.exists():
+            warnings.warn(f"{run_dir}: process {_holder(note).get('pid', '?')} was killed; going on", stacklevel=3)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        write_json(note, {"pid": os.getpid(), "host": socket.gethostname(), "started": started})
+        for pattern in (".tmp-*", ".trash-*"):
+            for left in (run_dir / "checkpoints").glob(pattern):
+                shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(note: Path) -> JSON:
+    try:
+        return read_json(note)
+    except DataError:
+        return {}  # between the lock and its note
+
+
+def write_status(run_dir: Path, state: str, exit_code: int | None, seen_images: int, message: str = "") -> None:
+    """Rewrite `status.json`; `exit_code` is None while the run goes on."""
+    status = {"state": state, "exit_code": exit_code, "seen_images": seen_images, "message": message}
+    write_json(run_dir / "status.json", status)
+
+
+def ensure_same_config(old: JSON, new: JSON, free: Collection[str]) -> None:
+    """Refuse to go on with another configuration.
+
+    Args:
+        old, new: nested JSON; keys are compared as "data.split", tuples as lists.
+        free: keys that may differ; a free key covers everything below it.
+
+    Raises:
+        CheckpointError: lists every difference.
+    """
+    before, after = _flat(json.loads(json.dumps(old))), _flat(json.loads(json.dumps(new)))
+    difference = [
+        f"{key}: {_shown(before, key)} -> {_shown(after, key)}"
+        for key in sorted(before.keys() | after.keys())
+        if (key in before, before.get(key)) != (key in after, after.get(key)) and not _covered(key, free)
+    ]
+    if difference:
+        raise CheckpointError(
+            f"the run folder belongs to another configuration ({'; '.join(difference)})",
+            "use --overwrite or another --out",
+        )
+
+
+def _flat(content: JSON, prefix: str = "") -> JSON:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    flat: JSON = {}
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _shown(flat: JSON, key: str) -> str:
+    return json.dumps(flat[key]) if key in flat else "absent"
+
+
+def _covered(key: str, free: Collection[str]) -> bool:
+    parts = key.split(".")
+    return any(".".join(parts[:n]) in free for n in range(1, len(parts) + 1))

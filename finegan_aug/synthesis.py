@@ -1,0 +1,296 @@
+"""From a trained run to a folder of labelled images: image n of a class is always the same image.
+
+Generation runs in blocks of 32 consecutive numbers of one class, never more or fewer, so that neither the amount asked
+for nor the number of processes changes a byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint
+from finegan_aug.codes import child_to_class
+from finegan_aug.config import FineGANConfig
+from finegan_aug.data.manifest import Manifest, read_manifest
+from finegan_aug.errors import CheckpointError, ConfigError, DataError
+from finegan_aug.files import JSON, read_json, sha256_file, write_bytes, write_json
+from finegan_aug.grids import to_uint8
+from finegan_aug.lineage import UNLABELLED, Lineage, write_lineage
+from finegan_aug.models.finegan import Generator, Stages
+from finegan_aug.placement import object_places, placement_grid
+from finegan_aug.progress import Progress
+from finegan_aug.randomness import normals, seed_for, uniforms
+from finegan_aug.restoring import load_into
+from finegan_aug.synthetic import Header, SyntheticRow, encode, file_name, write_manifest
+
+BLOCK = 32
+ImageFormat = Literal["png", "webp", "jpeg"]
+Background = Literal["tied", "random"]
+Placement = Literal["crop", "frame"]
+
+
+@dataclass(frozen=True)
+class SynthesisSettings:
+    """What decides the pixels of a set, and how many images it has. Written to out_dir/synthesis.json."""
+
+    checkpoint_sha256: str
+    per_class: int
+    seed: int
+    image_format: ImageFormat
+    background: Background
+    placement: Placement
+    canvas_px: int
+
+
+def load_generator(run_dir: str | Path) -> Generator:
+    """The averaged generator of a run's last good checkpoint, in eval mode on the CPU.
+
+    Raises:
+        CheckpointError: the run has no checkpoint yet, or none that verifies.
+    """
+    return _load(Path(run_dir))[0]
+
+
+def synthesize(
+    run_dir: str | Path,
+    out_dir: str | Path,
+    per_class: int = 100,
+    seed: int = 0,
+    *,
+    image_format: ImageFormat = "png",
+    background: Background = "random",
+    placement: Placement | None = None,
+    canvas_px: int | None = None,
+    fraction: float | None = None,
+    pair: int | None = None,
+) -> Path:
+    """Writes `per_class` images of each class with manifest and lineage; the same call again continues.
+
+    Args:
+        run_dir: a training run. With discovered codes its audit.json says which code is which class.
+        out_dir: the set; image n of a class has the same bytes however many are asked for.
+        image_format: png and webp keep every pixel.
+        background: "tied" to the child code as in training, or "random" among all codes.
+        placement: "crop": the object fills the image as in the training crops; "frame": it lies where and as large as
+            objects lie in the training photographs. Default: "frame" where boxes are known.
+        canvas_px: side of a "frame" image; default the generator's resolution.
+        fraction, pair: draw of the labelled budget, noted in the lineage.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: no good checkpoint.
+        ConfigError: the folder holds a set made with other settings.
+        DataError: a class has no code.
+    """
+    run_dir, out_dir = Path(run_dir), Path(out_dir)
+    generator, config, checkpoint_sha256, seen_images = _load(run_dir)
+    manifest = read_manifest(run_dir / "data.jsonl")
+    placement = placement or ("crop" if config.boxes == "none" else "frame")
+    canvas_px = (canvas_px or config.resolution) if placement == "frame" else config.resolution
+    settings = SynthesisSettings(checkpoint_sha256, per_class, seed, image_format, background, placement, canvas_px)
+    _settle(settings, out_dir)
+    codes, code_to_class = _codes_by_class(config, run_dir)
+    places = object_places(manifest, config.boxes) if placement == "frame" else None
+    state = PartialState()
+    generator = generator.to(state.device)
+
+    # Every process draws its share of the blocks; whatever lies in the folder already is not drawn again.
+    blocks = [(label, first) for label in range(len(codes)) for first in range(0, per_class, BLOCK)]
+    mine = blocks[state.process_index :: state.num_processes]
+    total = len(blocks) * BLOCK / 1000
+    with Progress(total, label="kimg", enabled=state.is_main_process) as progress:
+        for done, (label, first) in enumerate(mine, start=1):
+            wanted = range(first, min(first + BLOCK, per_class))
+            files = [out_dir / file_name(manifest.classes[label], label, n, image_format) for n in wanted]
+            if not all(file.exists() for file in files):
+                latents = draw_latents(config, codes[label], label, first, settings)
+                pictures = _draw(generator, latents, places, settings, label, first)
+                for file, picture in zip(files, pictures, strict=False):
+                    write_bytes(file, encode(picture, image_format))
+            progress.advance_to(done * BLOCK * state.num_processes / 1000)
+    state.wait_for_everyone()
+
+    if state.is_main_process:
+        rows = [
+            row
+            for label, first in blocks
+            for row in _rows(config, manifest, codes[label], label, first, settings, out_dir)
+        ]
+        made_with = {**asdict(settings), "config_sha256": _config_sha256(config)}
+        write_manifest(out_dir, Header(manifest.classes, canvas_px, image_format, made_with), rows)
+        generator_entry: JSON = {
+            "kind": f"finegan {config.network}",
+            "config_sha256": _config_sha256(config),
+            "checkpoint_sha256": checkpoint_sha256,
+            "seen_images": seen_images,
+        }
+        write_lineage(out_dir, _lineage(config, manifest, generator_entry, code_to_class, fraction, pair))
+    state.wait_for_everyone()
+    return out_dir
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What one block of images is drawn from: noise float32 [32, z_dim], codes int64 [32]."""
+
+    z: Tensor
+    child: Tensor
+    parent: Tensor
+    background: Tensor
+
+
+def draw_latents(config: FineGANConfig, codes: Tensor, label: int, first: int, settings: SynthesisSettings) -> Latents:
+    """Noise and codes of images first ... first + 31 of a class, each a function of (seed, class, number)."""
+    numbers = list(range(first, first + BLOCK))
+    z = torch.from_numpy(normals(seed_for(settings.seed, "sample", label), numbers, config.z_dim)).float()
+    u = torch.from_numpy(uniforms(seed_for(settings.seed, "sample-codes", label), numbers, 2))
+    child = codes[(u[:, 0] * len(codes)).long()]
+    parent = torch.tensor(config.child_to_parent)[child]
+    free = (u[:, 1] * (config.num_children or 1)).long()
+    return Latents(z, child, parent, child if settings.background == "tied" else free)
+
+
+@torch.no_grad()
+def _draw(
+    generator: Generator,
+    latents: Latents,
+    places: Tensor | None,
+    settings: SynthesisSettings,
+    label: int,
+    first: int,
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """One block, uint8 [32, S, S, 3]."""
+    device = next(generator.parameters()).device
+    grid = None
+    if places is not None:
+        u = uniforms(seed_for(settings.seed, "sample-place", label), list(range(first, first + BLOCK)), 2)
+        grid = placement_grid(places, torch.from_numpy(u), settings.canvas_px).to(device)
+    stages: Stages = generator(
+        latents.z.to(device),
+        latents.child.to(device),
+        latents.parent.to(device),
+        latents.background.to(device),
+        grid=grid,
+    )
+    pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = to_uint8(stages.child).permute(0, 2, 3, 1).numpy()
+    return pictures
+
+
+def _rows(
+    config: FineGANConfig,
+    manifest: Manifest,
+    codes: Tensor,
+    label: int,
+    first: int,
+    settings: SynthesisSettings,
+    out_dir: Path,
+) -> list[SyntheticRow]:
+    latents = draw_latents(config, codes, label, first, settings)
+    found = []
+    for i, number in enumerate(range(first, min(first + BLOCK, settings.per_class))):
+        file = file_name(manifest.classes[label], label, number, settings.image_format)
+        found.append(
+            SyntheticRow(
+                file,
+                manifest.classes[label],
+                label,
+                number,
+                child=int(latents.child[i]),
+                parent=int(latents.parent[i]),
+                background=int(latents.background[i]),
+                seed=settings.seed,
+                sha256=sha256_file(out_dir / file),
+            )
+        )
+    return found
+
+
+def _load(run_dir: Path) -> tuple[Generator, FineGANConfig, str, int]:
+    """Generator, configuration, checkpoint hash and images seen of a run."""
+    config = FineGANConfig.from_json(read_json(run_dir / "config.json")["config"])
+    checkpoint = latest_checkpoint(run_dir)
+    if checkpoint is None:
+        raise CheckpointError(
+            f"{run_dir} must hold a checkpoint, found none", "train it first: run the train command to the end"
+        )
+    tensors, state = load_checkpoint(checkpoint)
+    generator = Generator(config)
+    load_into(generator, {name.removeprefix("generator."): t for name, t in tensors["ema"].items()})
+    generator = generator.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    return generator, config, sha256_file(checkpoint / "ema.safetensors"), int(state["seen_images"])
+
+
+def _settle(settings: SynthesisSettings, out_dir: Path) -> None:
+    """Notes the settings, or compares them with those of the set that is there; only the amount may grow."""
+    path = out_dir / "synthesis.json"
+    asked = asdict(settings)
+    if path.exists():
+        before = read_json(path)
+        differing = sorted(key for key in asked if key != "per_class" and before.get(key) != asked[key])
+        if differing:
+            raise ConfigError(
+                f"{out_dir} holds a set made with another {', '.join(differing)}", "choose another --out or remove it"
+            )
+    write_json(path, asked)
+
+
+def _codes_by_class(config: FineGANConfig, run_dir: Path) -> tuple[list[Tensor], tuple[int, ...]]:
+    """Child codes of each class, and the class of each code (-1: none)."""
+    classes = config.num_classes or 0
+    if config.labels == "tied":
+        mapping = child_to_class(classes, config.modes_per_class)
+    else:
+        path = run_dir / "audit.json"
+        if not path.exists():
+            raise DataError(
+                f"discovered codes need an audit, found no {path.name} in {run_dir}", "run finegan-aug evaluate first"
+            )
+        mapping = torch.tensor(read_json(path)["code_to_class"], dtype=torch.int64)
+    codes = [torch.nonzero(mapping == label).flatten() for label in range(classes)]
+    empty = [label for label, found in enumerate(codes) if len(found) == 0]
+    if empty:
+        raise DataError(
+            f"every class needs a code, found none for class {', '.join(map(str, empty[:5]))}",
+            "use tied labels, more codes or a longer training",
+        )
+    return codes, tuple(mapping.tolist())
+
+
+def _lineage(
+    config: FineGANConfig,
+    manifest: Manifest,
+    generator: JSON,
+    code_to_class: tuple[int, ...],
+    fraction: float | None,
+    pair: int | None,
+) -> Lineage:
+    train = manifest.of("train")
+    uses_labels = config.labels == "tied"
+    roles: dict[str, tuple[str, ...]] = {r.sha256: ("gan_train",) if r.labelled and uses_labels else (UNLABELLED,) for r in train}
+    if not uses_labels:
+        roles |= {r.sha256: ("code_map", UNLABELLED) for r in train if r.labelled}
+    return Lineage(
+        real_images=roles,
+        classes=manifest.classes,
+        data_manifest_sha256=manifest.sha256,
+        generator=generator,
+        labels=config.labels,
+        gan_data="u" if any(not record.labelled for record in train) else "s",
+        fraction=fraction,
+        pair=pair,
+        code_to_class=code_to_class,
+    )
+
+
+def _config_sha256(config: FineGANConfig) -> str:
+    return hashlib.sha256(repr(sorted(config.to_json().items())).encode()).hexdigest()

@@ -1,0 +1,103 @@
+"""Filtering with a teacher that has seen real training images only: the small network, fitted and applied."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from finegan_aug.data.crops import build_crops
+from finegan_aug.data.decode import decode
+from finegan_aug.data.duplicates import dhash
+from finegan_aug.data.manifest import ImageRecord, Manifest
+from finegan_aug.data.objects import BoxSource
+from finegan_aug.errors import DataError
+from finegan_aug.features import fit_classifier
+from finegan_aug.filtering import FilterReport, filter_synthetic
+from finegan_aug.lineage import UNLABELLED, read_lineage, write_lineage
+from finegan_aug.synthetic import read_rows
+from finegan_aug.synthetic_index import open_index
+
+
+def filter_with_teacher(
+    out_dir: Path,
+    manifest: Manifest,
+    *,
+    boxes: BoxSource = "given",
+    teacher_kimg: float = 20.0,
+    seed: int = 0,
+    top_k: int | None = None,
+    drop_lowest_confidence: float = 0.1,
+    max_confidence: float | None = None,
+) -> FilterReport:
+    """Fit a teacher on the labelled training images, filter a synthetic set with it, and note who had a part in it.
+
+    Args:
+        out_dir: folder of the synthetic set.
+        manifest: real images; the train split is used, without the labels of images that are not labelled.
+        boxes: where the object is in them, as in the training of the generator; used where the set shows crops.
+        teacher_kimg: length of the teacher's training, thousands of images.
+        top_k, drop_lowest_confidence, max_confidence: as in `filter_synthetic`.
+
+    Raises:
+        DataError: the set has other classes than the data.
+    """
+    header, _ = read_rows(out_dir)
+    if header.classes != manifest.classes:
+        raise DataError(
+            f"the synthetic set must have the classes {list(manifest.classes)}, found {list(header.classes)}",
+            "name the photographs its generator was trained on",
+        )
+    resolution = header.resolution or open_index(out_dir).image(0).width
+    lineage = read_lineage(out_dir)
+    # a generator that saw the labelled budget alone keeps its claim only if its filter sees no more
+    labelled = None if lineage is None or lineage.gan_data == "u" else True
+    records = manifest.of("train", labelled=labelled)
+    if header.made_with.get("placement") == "crop":
+        crops = build_crops(manifest, resolution=resolution, boxes=boxes, records=records)
+        images = crops.objects_center_uint8(torch.arange(len(crops)))
+    else:
+        images = _whole(manifest, records, resolution)
+    labels = torch.tensor([record.label if record.labelled else -1 for record in records])
+    known = labels >= 0
+    teacher = fit_classifier(
+        images[known],
+        labels[known],
+        num_classes=len(manifest.classes),
+        seed=seed,
+        kimg=teacher_kimg,
+        unlabelled=None if bool(known.all()) else images[~known],
+    )
+    report = filter_synthetic(
+        out_dir,
+        teacher=teacher.logits,
+        top_k=top_k,
+        drop_lowest_confidence=drop_lowest_confidence,
+        max_confidence=max_confidence,
+        features_fn=teacher.features,
+        train_features=teacher.features(images),
+        train_dhashes=[record.dhash for record in records]
+        + [dhash(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images],
+    )
+    if lineage is not None:
+        taught = [record.sha256 for record in records if record.labelled]
+        others = [record.sha256 for record in records if not record.labelled]
+        write_lineage(out_dir, lineage.with_role("filter_teacher", taught).with_role(UNLABELLED, others))
+    return report
+
+
+def _whole(manifest: Manifest, records: Sequence[ImageRecord], side_px: int) -> Tensor:
+    """The largest central square of each photograph, uint8 [N, 3, S, S]."""
+
+    def square(record: ImageRecord) -> Image.Image:
+        return ImageOps.fit(decode(manifest.file(record)), (side_px, side_px), Image.Resampling.BICUBIC)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pixels = np.stack([np.asarray(image) for image in pool.map(square, records)])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()

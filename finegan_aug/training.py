@@ -1,0 +1,234 @@
+"""Training a generator: the one loop, from top to bottom.
+
+Everything is counted in real images. Image p of the endless stream has its epoch, crop, noise, code and augmentation
+decided by (seed, p) alone, so batch size, processes and resuming change nothing but speed.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint
+from finegan_aug.config import FineGANConfig
+from finegan_aug.data.crops import build_crops
+from finegan_aug.data.folder import load_data
+from finegan_aug.data.manifest import Manifest
+from finegan_aug.data.stream import RealStream
+from finegan_aug.ema import ema_decay, update_ema
+from finegan_aug.errors import NonFiniteError, StorageError
+from finegan_aug.files import JSON
+from finegan_aug.grids import COLUMNS, save_grid, write_training_grids
+from finegan_aug.losses import gradient_norm
+from finegan_aug.metrics_log import MetricsLog
+from finegan_aug.models.game import Terms
+from finegan_aug.preparation import RunRecord, check_batch, make_accelerator, owned_run, settle
+from finegan_aug.progress import Progress
+from finegan_aug.pseudo_labels import training_labels
+from finegan_aug.stopping import StopRequest
+from finegan_aug.training_state import TrainingState
+
+MAX_FAILED_SAVES = 3
+
+
+def train(
+    config: FineGANConfig,
+    data: str | Path | Manifest,
+    run_dir: str | Path,
+    *,
+    overwrite: bool = False,
+    expect_processes: int | None = None,
+    log_with: str | None = None,
+) -> Path:
+    """Trains a generator on the train split, or goes on where the run folder stands.
+
+    Args:
+        config: `FineGANConfig.preset(...)`; what it leaves open is counted from the data.
+        data: class folders, the manifest of a scan, or a `Manifest`.
+        run_dir: output folder; the same call again continues.
+        overwrite: set what the folder holds aside and start anew.
+        expect_processes: refuse to run with another number of processes.
+        log_with: one of Accelerate's trackers beside metrics.jsonl, such as "tensorboard".
+
+    Returns:
+        The run folder.
+
+    Raises:
+        FineGANAugError: with one line of cause and one of remedy; the last good checkpoint is kept.
+        SystemExit: 130 or 143 after Ctrl-C, SIGTERM or SIGUSR1, with a checkpoint at the current step.
+    """
+    run_dir = Path(run_dir)
+    accelerator = make_accelerator(log_with, run_dir, expect_processes)
+    manifest = data if isinstance(data, Manifest) else load_data(data)
+    config = config.resolve(len(manifest.classes))
+    check_batch(config, accelerator.num_processes)
+    with StopRequest() as stop, owned_run(run_dir, accelerator) as record:
+        if accelerator.is_main_process:
+            settle(config, manifest, run_dir, overwrite=overwrite)
+        accelerator.wait_for_everyone()
+        if log_with is not None:
+            flat = {key: str(value) for key, value in config.to_json().items()}
+            accelerator.init_trackers("finegan_aug", config=flat)
+        stream = real_images(accelerator, config, manifest, run_dir)
+        _loop(accelerator, config, stream, run_dir, stop, record)
+        accelerator.end_training()
+    return run_dir
+
+
+def real_images(accelerator: Accelerator, config: FineGANConfig, manifest: Manifest, run_dir: Path) -> RealStream:
+    """Opens the crop cache; the main process cuts it first and names what a teacher may name."""
+    with accelerator.main_process_first():
+        crops = build_crops(manifest, resolution=config.resolution, boxes=config.boxes, cache_dir=run_dir / "crops")
+        labels = training_labels(config, crops, run_dir)
+    if accelerator.is_main_process and not (run_dir / "reals.png").exists():
+        shown = torch.arange(COLUMNS * COLUMNS) * len(crops) // (COLUMNS * COLUMNS)
+        save_grid(run_dir / "reals.png", crops.objects_center_uint8(shown), COLUMNS)
+    return RealStream(config, crops.to(accelerator.device), labels.to(accelerator.device))
+
+
+def _loop(
+    accelerator: Accelerator,
+    config: FineGANConfig,
+    stream: RealStream,
+    run_dir: Path,
+    stop: StopRequest,
+    record: RunRecord,
+) -> None:
+    # Networks and optimisers, new or from the last good checkpoint.
+    main, device = accelerator.is_main_process, accelerator.device
+    state = TrainingState(accelerator, config)
+    game, optimizers = state.game, state.optimizers
+    step, spent_sec, metrics_bytes = 0, 0.0, 0
+    if (found := latest_checkpoint(run_dir)) is not None:
+        tensors, saved = load_checkpoint(found)
+        state.load(tensors, saved)
+        step, spent_sec, metrics_bytes = saved["step"], saved["spent_sec"], saved["metrics_bytes"]
+    elif main:
+        write_training_grids(state.average, run_dir, "init", config)
+    metrics = MetricsLog(run_dir / "metrics.jsonl", metrics_bytes) if main else None
+    batch = config.batch_size
+    per_process = batch // accelerator.num_processes
+    total_images = round(config.total_kimg * 1000)
+    sums, failed_saves, started_sec = TermSums(), 0, time.monotonic() - spent_sec
+
+    with Progress(total_images / 1000, initial=step * batch / 1000, label="kimg", enabled=main) as progress:
+        while step * batch < total_images:
+            # The places in the stream that this process serves: real images, noise, codes, one generator forward.
+            first = step * batch + accelerator.process_index * per_process
+            positions = range(first, first + per_process)
+            state.set_learning_rate(config.learning_rate(step * batch))
+            real = stream.batch(positions)
+            z, child = game.sample_codes(positions)
+            with accelerator.autocast():
+                fake = game.forward(z.to(device), child.to(device), positions)
+
+                # Discriminators: background patches, and the child stage with the class of real crops.
+                d_terms = game.discriminator_losses(real, fake)
+            accelerator.backward(_total(d_terms))
+            d_norm = gradient_norm(optimizers["d"])
+            optimizers["d"].step()
+            optimizers["d"].zero_grad(set_to_none=True)
+
+            # Generator and code readers, through discriminators that stand still.
+            with game.frozen_discriminators():
+                with accelerator.autocast():
+                    g_terms = game.generator_losses(fake)
+                accelerator.backward(_total(g_terms))
+            g_norm = gradient_norm(optimizers["g"])
+            optimizers["g"].step()
+            optimizers["g"].zero_grad(set_to_none=True)
+
+            # The averaged generator.
+            step += 1
+            seen = step * batch
+            decay = ema_decay(batch, seen, config.ema_halflife_kimg * 1000, config.ema_ramp)
+            update_ema(state.average, state.plain["generator"], decay)
+            sums.add({**d_terms, **g_terms, "grad_norm_d": d_norm, "grad_norm_g": g_norm})
+
+            # Records, grids and checkpoints, each when its number of images is reached.
+            exit_code = stop.agreed(accelerator)
+            ending = exit_code != 0 or seen >= total_images
+            save = ending or _crossed(seen, batch, config.checkpoint_kimg)
+            draw = ending or _crossed(seen, batch, config.grid_kimg)
+            if save or _crossed(seen, batch, config.log_kimg):
+                row = sums.mean(accelerator, seen)
+                accelerator.log(row, step=seen)
+                if metrics is not None:
+                    sec = round(time.monotonic() - started_sec, 2)
+                    metrics.append({"step": step, "seen_images": seen, "sec": sec, **row})
+            progress.advance_to(seen / 1000)
+            if save or draw:
+                state.average_buffers(accelerator)
+            if draw and main:
+                write_training_grids(state.average, run_dir, f"{seen // 1000:06d}", config)
+            if save and metrics is not None:
+                spent_sec = time.monotonic() - started_sec
+                numbers = {"seen_images": seen, "metrics_bytes": metrics.length_bytes(), "spent_sec": spent_sec}
+                failed_saves = _save(state, config, run_dir, step, numbers, failed_saves, final=ending)
+                record.seen_images = seen
+            if exit_code:
+                raise SystemExit(exit_code)
+    record.seen_images = step * batch
+
+
+def _save(
+    state: TrainingState, config: FineGANConfig, run_dir: Path, step: int, numbers: JSON, failed: int, *, final: bool
+) -> int:
+    """Saves; a full disk in between is a warning, at the end or the third time in a row an error."""
+    try:
+        state.save(run_dir, step, numbers, config.keep_checkpoints)
+    except StorageError as error:
+        if final or failed + 1 >= MAX_FAILED_SAVES:
+            raise
+        warnings.warn(f"checkpoint at step {step} not saved: {error}", RuntimeWarning, stacklevel=2)
+        return failed + 1
+    return 0
+
+
+class TermSums:
+    """Sums of loss terms on the device between two log lines, so that no step waits for a number."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.total: Tensor | None = None
+        self.count = 0
+
+    def add(self, terms: Terms) -> None:
+        """Adds one step's terms; the names never change during a run."""
+        values = torch.stack([term.detach().float() for term in terms.values()])
+        self.names = list(terms)
+        self.total = values if self.total is None else self.total + values
+        self.count += 1
+
+    def mean(self, accelerator: Accelerator, seen_images: int) -> dict[str, float]:
+        """Mean of each term over steps and processes since the last call.
+
+        Raises:
+            NonFiniteError: on all processes alike, naming the first term that is not a number.
+        """
+        assert self.total is not None
+        means = accelerator.reduce(self.total / self.count, reduction="mean").tolist()
+        row = dict(zip(self.names, means, strict=True))
+        self.total, self.count = None, 0
+        for name, value in row.items():
+            if value != value or abs(value) == float("inf"):
+                raise NonFiniteError(
+                    f"loss terms must be finite, found {name} = {value} before image {seen_images}",
+                    "lower --lr and run again: training goes on from the last checkpoint",
+                )
+        return row
+
+
+def _total(terms: Terms) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
+def _crossed(seen: int, batch: int, every_kimg: float) -> bool:
+    """Whether a multiple of `every_kimg` lies in the last `batch` images."""
+    every = every_kimg * 1000
+    return seen // every > (seen - batch) // every

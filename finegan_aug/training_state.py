@@ -1,0 +1,88 @@
+"""What a checkpoint holds: the networks, the averaged generator, the optimisers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from finegan_aug.checkpoint import save_checkpoint
+from finegan_aug.config import FineGANConfig
+from finegan_aug.ema import averaged_copy
+from finegan_aug.errors import CheckpointError
+from finegan_aug.files import JSON
+from finegan_aug.models.game import FineGAN
+from finegan_aug.restoring import flatten_optimizer, load_into, named_tensors, restore_optimizer
+
+
+class TrainingState:
+    """Networks on their device, wrapped for several processes, with one optimiser for each player.
+
+    `game` plays with the wrapped networks, `plain` names the networks inside, `average` is what draws samples.
+    """
+
+    def __init__(self, accelerator: Accelerator, config: FineGANConfig) -> None:
+        self.game = game = FineGAN(config)
+        self.plain = dict(game.networks())
+        for network in self.plain.values():
+            network.to(device=accelerator.device, memory_format=torch.channels_last).train()
+        self.average = averaged_copy(self.plain["generator"])
+        fused = accelerator.device.type == "cuda"
+        betas = (config.beta1, config.beta2)
+        self.optimizers = {
+            name: torch.optim.Adam(_parameters(networks), config.lr, betas, fused=fused, foreach=not fused)
+            for name, networks in (("g", game.generator_networks()), ("d", game.discriminator_networks()))
+        }
+        if accelerator.num_processes > 1:
+            for name, network in self.plain.items():
+                setattr(game, name, accelerator.prepare(network))
+
+    def set_learning_rate(self, lr: float) -> None:
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+    def average_buffers(self, accelerator: Accelerator) -> None:
+        """Every process keeps its own batch norm statistics; before saving or sampling they become their mean."""
+        if accelerator.num_processes == 1:
+            return
+        for network in (*self.plain.values(), self.average):
+            for buffer in network.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(accelerator.reduce(buffer, reduction="mean"))
+
+    def save(self, run_dir: Path, step: int, state: JSON, keep: int) -> Path:
+        """Writes a checkpoint of this step."""
+        tensors = {"model": named_tensors(self.plain), "ema": named_tensors({"generator": self.average})}
+        tensors["optim"], groups = {}, {}
+        for name, optimizer in self.optimizers.items():
+            flat, groups[name] = flatten_optimizer(optimizer)
+            tensors["optim"] |= {f"{name}/{key}": value for key, value in flat.items()}
+        return save_checkpoint(run_dir, step=step, tensors=tensors, state={**state, "param_groups": groups}, keep=keep)
+
+    def load(self, tensors: dict[str, dict[str, Tensor]], state: JSON) -> None:
+        """Takes over a checkpoint; networks and average all or nothing.
+
+        Raises:
+            CheckpointError: it belongs to other networks.
+        """
+        if set(tensors) != {"model", "ema", "optim"}:
+            raise CheckpointError(
+                f"a checkpoint must hold model, ema, optim, found {', '.join(sorted(tensors))}",
+                "use --overwrite or another --out",
+            )
+        live = {"model": named_tensors(self.plain), "ema": named_tensors({"generator": self.average})}
+        load_into(_joined(live), _joined({part: tensors[part] for part in live}))
+        for name, optimizer in self.optimizers.items():
+            own = {k.split("/", 1)[1]: v for k, v in tensors["optim"].items() if k.startswith(f"{name}/")}
+            restore_optimizer(optimizer, own, state["param_groups"][name])
+
+
+def _joined(parts: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{part}: {name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+
+def _parameters(networks: list[nn.Module]) -> list[nn.Parameter]:
+    return [parameter for network in networks for parameter in network.parameters()]

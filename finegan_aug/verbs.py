@@ -1,0 +1,213 @@
+"""What each verb with a generator may be told, and the one call it makes: train, synthesize, filter, evaluate.
+
+A verb takes the command line behind its name and returns an exit code. `recipes/` runs the same functions. What works
+long is imported inside the verb, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from finegan_aug.config import Boxes, FineGANConfig
+from finegan_aug.options import Values, build, parse_options
+
+if TYPE_CHECKING:
+    from finegan_aug.data.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class PhotoOptions:
+    """The photographs."""
+
+    data: Path  # folder with one folder of images for each class, or a manifest written by a scan
+    test_data: Path | None = None  # folder of the test images; without it a share of --data is kept for the test
+    box_file: Path | None = None  # object boxes: a CSV file or the folder of CUB
+    test_box_file: Path | None = None  # object boxes of --test-data
+    mask_folder: Path | None = None  # object masks: images with the same relative paths
+    test_mask_folder: Path | None = None  # object masks of --test-data
+    test_share: float = 0.2  # share of each class kept for the test when there is no --test-data
+    split_seed: int = 0  # another seed keeps other images for the test
+
+
+@dataclass(frozen=True)
+class DataOptions(PhotoOptions):
+    """The photographs."""
+
+    on_bad_image: Literal["error", "quarantine"] = "error"  # stop at an image that cannot be read, or leave it out
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What to run."""
+
+    out: Path  # run folder; if it holds the same run, that run is resumed
+    preset: str | None = None  # classic, slim-32, slim-64, slim-128 or slim-256 (default: slim-64)
+    dry_run: bool = False  # print the settings, make two steps, write a checkpoint, project time, memory and disk
+    overwrite: bool = False  # throw away another run in the folder
+    expect_processes: int | None = None  # refuse to start with any other number of processes
+
+
+def train(argv: Sequence[str]) -> int:
+    """Train a generator, or resume it."""
+    run, data, written = parse_options(
+        "finegan-aug train", argv, TrainOptions, DataOptions, FineGANConfig, section="train", positional="data"
+    )
+    options = build(TrainOptions, run)
+    config = generator_config(options.preset, written)
+    manifest = load(data)
+    from finegan_aug.training import train as train_generator
+
+    train_generator(
+        config,
+        manifest,
+        options.out,
+        dry_run=options.dry_run,
+        overwrite=options.overwrite,
+        expect_processes=options.expect_processes,
+    )
+    return 0
+
+
+def generator_config(preset: str | None, written: Values) -> FineGANConfig:
+    """The preset with what was written set over it; a run's config.json names its network, and so its preset."""
+    name = preset or written.get("network") or "slim-64"
+    return FineGANConfig.preset(name, **written)
+
+
+def load(data: Values) -> Manifest:
+    """Scan or read the photographs that `DataOptions` describe."""
+    options = build(DataOptions, data)
+    from finegan_aug.data.folder import load_data
+
+    return load_data(
+        options.data,
+        test_data=options.test_data,
+        boxes=options.box_file,
+        test_boxes=options.test_box_file,
+        masks=options.mask_folder,
+        test_masks=options.test_mask_folder,
+        test_share=options.test_share,
+        seed=options.split_seed,
+        on_bad_image=options.on_bad_image,
+    )
+
+
+@dataclass(frozen=True)
+class SynthesizeOptions:
+    """What to write."""
+
+    run: Path  # run folder of the generator
+    out: Path  # folder for the images, their manifest and lineage; if it holds the same set, that is continued
+    per_class: int = 100  # images of each class
+    seed: int = 0  # another seed gives other images
+    image_format: Literal["png", "webp", "jpeg"] = "png"  # png and webp keep every pixel
+    background: Literal["tied", "random"] = "random"  # the code of the background: that of the object, or any
+    placement: Literal["crop", "frame"] | None = None  # object as in the crops, or as it lies in photographs
+    canvas_px: int | None = None  # side of an image with placement frame (default: the generator's)
+
+
+def synthesize(argv: Sequence[str]) -> int:
+    """Write a folder of synthetic images for each class."""
+    (values,) = parse_options("finegan-aug synthesize", argv, SynthesizeOptions, section="synthesize", positional="run")
+    options = build(SynthesizeOptions, values)
+    from finegan_aug.synthesis import synthesize as write_images
+
+    print(
+        write_images(
+            options.run,
+            options.out,
+            options.per_class,
+            options.seed,
+            image_format=options.image_format,
+            background=options.background,
+            placement=options.placement,
+            canvas_px=options.canvas_px,
+        )
+    )
+    return 0
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to measure."""
+
+    run: Path  # run folder of the generator
+    features: tuple[Literal["small-cnn", "packaged", "inception"], ...] = ("small-cnn",)  # networks for the features
+    inception_file: Path | None = None  # weights for inception, by torch-fidelity
+    split: Literal["test", "val", "train"] = "test"  # photographs to compare with
+    num_images: int = 2000  # generated images, every code equally often
+    kimg: float = 20.0  # length of training of each small network, thousands of images
+    cluster: bool = True  # also cluster photographs with networks trained on generated images
+    seed: int = 0  # of samples, networks and subsets
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """Measure a generator against photographs."""
+    values, data = parse_options(
+        "finegan-aug evaluate", argv, EvaluateOptions, DataOptions, section="evaluate", positional="run"
+    )
+    options = build(EvaluateOptions, values)
+    data.setdefault("data", options.run / "data.jsonl")  # what the run was trained on
+    manifest = load(data)
+    from finegan_aug.run_evaluation import evaluate_run
+
+    rows = evaluate_run(
+        options.run,
+        manifest,
+        features=options.features,
+        inception_file=options.inception_file,
+        split=options.split,
+        num_images=options.num_images,
+        kimg=options.kimg,
+        cluster=options.cluster,
+        seed=options.seed,
+    )
+    for row in rows:
+        counts = f"{row['n_real']} real, {row['n_fake']} generated, split {row['split']}"
+        print(f"{row['metric']:<22}{row['value']:10.4f}  {row['extractor']}; {counts}")
+    return 0
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """What to keep."""
+
+    synthetic: Path  # folder of synthetic images
+    boxes: Boxes = "given"  # where the object is in the photographs; as in the generator's training
+    top_k: int | None = None  # the class must be among this many of the teacher's likeliest (default: by class count)
+    drop_lowest_confidence: float = 0.1  # share of each class dropped from below
+    max_confidence: float | None = None  # drop what the teacher is surer of than this probability
+    teacher_kimg: float = 20.0  # length of the teacher's training, thousands of images
+    fraction: float = 1.0  # share of the training images whose labels the teacher may use
+    pair: int = 0  # number of the draw of that share
+    seed: int = 0  # of the teacher
+
+
+def filter(argv: Sequence[str]) -> int:
+    """Mark in the manifest which synthetic images are kept."""
+    values, data = parse_options(
+        "finegan-aug filter", argv, FilterOptions, DataOptions, section="filter", positional="synthetic"
+    )
+    options = build(FilterOptions, values)
+    manifest = load(data)
+    from finegan_aug.data.budget import budget
+    from finegan_aug.teacher import filter_with_teacher
+
+    if options.fraction < 1:
+        manifest = budget(manifest, options.fraction, pair=options.pair, unlabelled="keep")
+    counts = filter_with_teacher(
+        options.synthetic,
+        manifest,
+        boxes=options.boxes,
+        teacher_kimg=options.teacher_kimg,
+        seed=options.seed,
+        top_k=options.top_k,
+        drop_lowest_confidence=options.drop_lowest_confidence,
+        max_confidence=options.max_confidence,
+    )
+    dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items() if count)
+    print(f"{options.synthetic}: {counts.kept} of {counts.total} images kept; dropped: {dropped or 'none'}")
+    return 0

@@ -1,0 +1,122 @@
+"""The opening of the test images: once, after every classifier of an ablation is trained and its weights are hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classifier.config import ClassifierConfig
+from classifier.data import SquareImages
+from classifier.evaluation import evaluate_classifier
+from finegan_aug.data.manifest import Manifest
+from finegan_aug.files import JSON, read_json, sha256_file, write_json
+from finegan_aug.lineage import read_lineage
+from recipes.arms import Cell, square_px
+from recipes.sets import filter_rows
+
+if TYPE_CHECKING:
+    from recipes.ablation import AblationOptions
+
+SCORES = ("accuracy", "top5", "macro_f1", "ece", "worst_class_accuracy", "per_class_accuracy")
+
+
+def open_test(options: AblationOptions, config: ClassifierConfig, manifest: Manifest, cells: Sequence[Cell]) -> Path:
+    """Write frozen.json, evaluate all cells in one pass, count the opening, write rows.json and experiment.json.
+
+    An interrupted opening goes on as the same one. Other weights or more cells make a new opening, which is counted.
+    """
+    out = options.out
+    weights = {cell.name: sha256_file(out / "cells" / cell.name / "model.safetensors") for cell in cells}
+    frozen = {"weights": weights, "data": manifest.sha256, "primary": primary(options)}
+    digest = hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()
+    write_json(out / "frozen.json", {**frozen, "sha256": digest})
+    openings = count_opening(out / "opening.json", digest)
+    test = None
+    rows = []
+    for cell in cells:
+        folder = out / "cells" / cell.name
+        scores = read_json(folder / "test.json") if (folder / "test.json").exists() else {}
+        if scores.get("model_sha256") != weights[cell.name]:
+            test = test or SquareImages(manifest, manifest.of("test"), square_px(config.resolution))
+            scores = {**evaluate_classifier(folder, test), "model_sha256": weights[cell.name]}
+            write_json(folder / "test.json", scores)
+        rows.append(_row(options, cell, folder, scores))
+    write_json(out / "filter.json", {"rows": filter_rows(out / "synthetic")})
+    write_json(out / "experiment.json", _facts(options, config, manifest))
+    write_json(out / "rows.json", {**_header(options, cells), "test_openings": openings, "rows": rows})
+    return out / "rows.json"
+
+
+def count_opening(record: Path, digest: str) -> int:
+    """Number of openings so far, this one included; the same frozen weights again are the same opening."""
+    openings: list[str] = read_json(record)["openings"] if record.exists() else []
+    if openings[-1:] != [digest]:
+        openings = [*openings, digest]
+        write_json(record, {"openings": openings, "count": len(openings)})
+    return len(openings)
+
+
+def primary(options: AblationOptions) -> JSON:
+    """The contrast that the verdict rests on, fixed before the test images are opened."""
+    arm = next((arm for arm in ("S3", "S1", "N0", "R5") if arm in options.arms), "R2")
+    return {"arm": arm, "control": "R2" if arm != "R2" else "R1"}
+
+
+def _row(options: AblationOptions, cell: Cell, folder: Path, scores: JSON) -> JSON:
+    arm, result = read_json(folder / "arm.json"), read_json(folder / "result.json")
+    warnings = []
+    if cell.alpha == 0 and cell.arm in ("S1", "S3"):
+        warnings.append("alpha 0: no share of synthetic images gained on validation, so none was mixed in")
+    if cell.arm == "R5" and not arm["pool"]:
+        warnings.append("no image outside the budget got a confident pseudo-label: R5 is R2")
+    if cell.alpha and cell.arm in ("S1", "S3") and 0 < arm["pool"] < arm["generated"] / 5:
+        warnings.append(f"the filters kept {arm['pool']} of {arm['generated']} synthetic images")
+    return {
+        "fraction": cell.fraction,
+        "arm": cell.arm,
+        "model": cell.model,
+        "pair": cell.pair,
+        "draw": cell.draw,
+        "steps": result["steps"],
+        "alpha": cell.alpha,
+        "pool": arm["pool"],
+        "real_images": arm["real_images"],
+        "lineage": arm["lineage"],
+        "gan_data": options.gan_data if cell.arm in ("S1", "S3") else None,
+        "model_sha256": scores["model_sha256"],
+        "predictions": f"cells/{cell.name}/predictions.npz",
+        "warnings": warnings,
+        **{name: scores[name] for name in SCORES},
+    }
+
+
+def _header(options: AblationOptions, cells: Sequence[Cell]) -> JSON:
+    sets = sorted({cell.budget for cell in cells if cell.arm in ("S1", "S3")})
+    lineages = [read_lineage(options.out / "synthetic" / name / "all") for name in sets]
+    header: dict[str, Any] = {"primary": primary(options), "notes": []}
+    if not options.generator_per_pair:
+        header["notes"].append("One labelled budget serves all pairs of a fraction: its variance is not included.")
+    if sets:
+        header["lineage_checked"] = all(lineage is not None for lineage in lineages)  # checked at every mixing
+        header["gan_variance_included"] = options.generator_per_pair
+        header["gan_data"] = options.gan_data
+        header["labels"] = next((lineage.labels for lineage in lineages if lineage is not None), None)
+    return header
+
+
+def _facts(options: AblationOptions, config: ClassifierConfig, manifest: Manifest) -> JSON:
+    counts = {f"{split}_images": len(manifest.of(split)) for split in ("train", "test")}
+    return {
+        "title": "Do the synthetic images help?",
+        "data": {"name": manifest.root.parent.name or manifest.root.name, "classes": list(manifest.classes), **counts},
+        "config": {
+            "arms": list(options.arms),
+            "pairs": options.pairs,
+            "per_class": options.per_class,
+            **config.to_json(),
+        },
+        "warnings": [],
+    }

@@ -1,0 +1,309 @@
+"""The ablation on tiny images: arms, pairs, restart, one opening of the test, and rows that the report can read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from coloured_images import ColouredImages
+from safetensors.torch import load_file
+
+from classifier.config import ClassifierConfig
+from finegan_aug.data.folder import scan
+from finegan_aug.data.manifest import Manifest, read_manifest
+from finegan_aug.errors import CheckpointError, ConfigError, LeakError
+from finegan_aug.files import read_json, sha256_file, write_json
+from finegan_aug.lineage import Lineage, write_lineage
+from finegan_aug.report import write_report
+from recipes.ablation import AblationOptions, default_alpha, plan, run_ablation
+from recipes.arms import Cell, cell_config, train_cell
+from recipes.opening import count_opening, primary
+from recipes.sets import labelled_only, read_generator
+
+torch.set_num_threads(1)
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ClassifierConfig(model="test_efficientnet", resolution=24, steps=3, batch_size=6, threads=1, log_steps=1)
+
+
+def photographs(folder: Path, count: int, seed: int) -> Path:
+    data = ColouredImages(count, classes=2, side_px=20, seed=seed)
+    for index in range(count):
+        path = folder / data.classes[data.targets[index]] / f"{index:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data.images[index].save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    root = tmp_path_factory.mktemp("photographs")
+    return scan(photographs(root / "train", 40, 0), test_data=photographs(root / "test", 10, 1))
+
+
+def fake_sets(budget: Manifest, fraction: float, draw: int, out_dir: Path) -> Path:
+    """Sets of other drawn images, as if a generator had made them from the labelled images of the budget."""
+    for kind, count in (("all", 8), ("filtered", 4)):
+        if not (out_dir / kind).exists():
+            photographs(out_dir / kind, count, seed=100 + draw)
+            used = labelled_only(budget).of("train")
+            generator = {"kind": "fake", "checkpoint_sha256": "0" * 64}
+            write_lineage(
+                out_dir / kind,
+                Lineage(
+                    {image.sha256: ("gan_train",) for image in used}, budget.classes, budget.sha256, generator,
+                    labels="tied", gan_data="s", fraction=fraction, pair=draw,
+                ),
+            )  # fmt: skip
+    return out_dir
+
+
+def options(out: Path, **changes: object) -> AblationOptions:
+    values: dict[str, object] = {"out": out, "fractions": (0.5,), "pairs": 2, "models": ("test_efficientnet",)}
+    return AblationOptions(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def finished(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ablation")
+    run_ablation(options(out, arms=("R1", "R2", "R5", "S1", "S3", "N0")), CONFIG, manifest, fake_sets)
+    return out
+
+
+def test_every_arm_of_every_pair_is_trained_for_equal_steps_and_evaluated_on_all_test_images(finished: Path) -> None:
+    rows = read_json(finished / "rows.json")["rows"]
+    assert [(row["arm"], row["pair"]) for row in rows] == [
+        (arm, pair) for pair in range(2) for arm in ("R1", "R2", "R5", "S1", "S3", "N0")
+    ]
+    assert {row["steps"] for row in rows} == {3}
+    assert {row["real_images"] for row in rows} == {20}
+    assert [row["alpha"] for row in rows[:6]] == [0.0, 0.0, 0.4, 0.4, 0.4, 0.4]
+    assert [row["pool"] for row in rows[3:6]] == [8, 4, 20]
+    for row in rows:
+        with np.load(finished / row["predictions"], allow_pickle=False) as kept:
+            assert len(kept["labels"]) == 10
+            assert (kept["logits"].argmax(1) == kept["labels"]).mean() == pytest.approx(row["accuracy"])
+            assert sorted(kept["image"]) == sorted(
+                image.sha256 for image in read_manifest(finished / "manifest.jsonl").of("test")
+            )
+
+
+def test_a_row_of_synthetic_images_names_its_lineage(finished: Path) -> None:
+    header = read_json(finished / "rows.json")
+    synthetic = [row for row in header["rows"] if row["arm"] == "S1"]
+    assert {row["lineage"] for row in synthetic} == {sha256_file(finished / "synthetic/0.5-0/all/lineage.json")}
+    assert header["lineage_checked"] is True
+    assert header["gan_variance_included"] is False
+    assert (header["labels"], header["gan_data"]) == ("tied", "s")
+
+
+def test_the_arms_of_a_pair_start_from_the_same_weights_and_pairs_differ() -> None:
+    seeds = {arm: cell_config(Cell(0.5, arm, "m", 0, 0), CONFIG).seed for arm in ("R1", "R2", "S1")}
+    assert len(set(seeds.values())) == 1
+    assert cell_config(Cell(0.5, "R1", "m", 1, 0), CONFIG).seed not in seeds.values()
+    assert cell_config(Cell(0.5, "R1", "m", 0, 0), CONFIG).augment == "flip-crop"
+    assert cell_config(Cell(0.5, "S1", "m", 0, 0), CONFIG).augment == CONFIG.augment == "trivial"
+
+
+def test_the_same_command_again_trains_nothing_and_opens_nothing(
+    finished: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("cells/*/*")}
+    rows = (finished / "rows.json").read_bytes()
+    monkeypatch.setattr("recipes.opening.SquareImages", lambda *_: pytest.fail("the test images were opened again"))
+    run_ablation(options(finished, arms=("R1", "R2", "R5", "S1", "S3", "N0")), CONFIG, manifest, fake_sets)
+    assert {path: path.stat().st_mtime_ns for path in finished.glob("cells/*/*")} == before
+    assert (finished / "rows.json").read_bytes() == rows
+    assert read_json(finished / "opening.json")["count"] == 1
+
+
+def test_a_killed_ablation_goes_on_at_the_arm_it_was_in_and_ends_with_the_same_weights(
+    finished: Path, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def dies_at(limit: int) -> Callable[..., Path]:
+        def train(out: Path, cell: Cell, config: ClassifierConfig) -> Path:
+            calls.append(cell.name)
+            if len(calls) == limit:
+                raise KeyboardInterrupt
+            return train_cell(out, cell, config)
+
+        return train
+
+    wanted = options(tmp_path / "out", arms=("R1", "S1"))
+    monkeypatch.setattr("recipes.arms.train_cell", dies_at(3))
+    with pytest.raises(KeyboardInterrupt):
+        run_ablation(wanted, CONFIG, manifest, fake_sets)
+    assert not (tmp_path / "out" / "rows.json").exists()
+    assert not list((tmp_path / "out").glob("cells/*/test.json"))
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("cells/*/model.safetensors")}
+    assert len(stamps) == 2
+    monkeypatch.setattr("recipes.arms.train_cell", train_cell)
+    run_ablation(wanted, CONFIG, manifest, fake_sets)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    for name in ("0.5-R1-test_efficientnet-1", "0.5-S1-test_efficientnet-1"):
+        mine, whole = (load_file(folder / "cells" / name / "model.safetensors") for folder in (wanted.out, finished))
+        assert all(torch.equal(mine[key], whole[key]) for key in whole)
+    assert read_json(tmp_path / "out" / "opening.json")["count"] == 1
+
+
+def test_more_pairs_are_a_second_opening_and_the_report_says_so(manifest: Manifest, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_ablation(options(out, arms=("R1", "R2"), pairs=1), CONFIG, manifest)
+    run_ablation(options(out, arms=("R1", "R2"), pairs=2), CONFIG, manifest)
+    assert read_json(out / "rows.json")["test_openings"] == 2
+    page = write_report(out)
+    assert "The test set was opened 2 times." in Path(page).read_text(encoding="utf-8")
+
+
+def test_the_report_reads_the_rows(finished: Path) -> None:
+    write_report(finished)
+    report = (finished / "report.json").read_text(encoding="utf-8")
+    assert '"S3"' in report
+    assert "left out" not in report
+
+
+def test_another_experiment_in_the_folder_is_refused(finished: Path, manifest: Manifest) -> None:
+    with pytest.raises(CheckpointError, match=r"another configuration \(classifier.steps: 3 -> 4\)"):
+        run_ablation(options(finished, arms=("R1",)), replace(CONFIG, steps=4), manifest)
+
+
+def test_a_generator_that_saw_more_than_the_budget_is_refused(manifest: Manifest, tmp_path: Path) -> None:
+    """The planted leak: a generator of all the data in the 50 % row."""
+
+    def leaking(_: Manifest, fraction: float, draw: int, out_dir: Path) -> Path:
+        return fake_sets(manifest, fraction, draw, out_dir)
+
+    with pytest.raises(LeakError, match="must lie in the labelled budget of 20 images"):
+        run_ablation(options(tmp_path, arms=("S1",), pairs=1), CONFIG, manifest, leaking)
+
+
+def test_two_jobs_give_the_bits_of_one(finished: Path, manifest: Manifest, tmp_path: Path) -> None:
+    run_ablation(options(tmp_path, arms=("R1", "S1"), pairs=1, jobs=2), CONFIG, manifest, fake_sets)
+    for name in ("0.5-R1-test_efficientnet-0", "0.5-S1-test_efficientnet-0"):
+        two, one = (load_file(folder / "cells" / name / "model.safetensors") for folder in (tmp_path, finished))
+        assert all(torch.equal(two[key], one[key]) for key in one)
+
+
+def test_pseudo_labels_come_from_the_r2_of_the_pair_and_from_unlabelled_images_only(finished: Path) -> None:
+    """Three steps teach nothing, so no label is sure: R5 then says that it is R2, and has its weights."""
+    rows = [row for row in read_json(finished / "rows.json")["rows"] if row["arm"] == "R5"]
+    for row in rows:
+        folder = finished / "pools" / f"pseudo-0.5-R5-test_efficientnet-{row['pair']}"
+        assert folder.exists() == (row["pool"] > 0)
+        if row["pool"] == 0:
+            assert row["warnings"] == ["no image outside the budget got a confident pseudo-label: R5 is R2"]
+
+
+def test_a_sure_teacher_labels_the_remainder(manifest: Manifest, tmp_path: Path) -> None:
+    sure = replace(CONFIG, steps=40, batch_size=12, lr=5e-3, ema_decay=0.8, label_smoothing=0.0, cutmix=0.0)
+    run_ablation(options(tmp_path, arms=("R2", "R5"), pairs=1), sure, manifest)
+    row = read_json(tmp_path / "rows.json")["rows"][1]
+    assert row["arm"] == "R5"
+    assert 10 <= row["pool"] <= 20  # of the 20 images outside the budget
+    assert row["warnings"] == []
+
+
+def test_alpha_is_chosen_on_validation_and_0_wins_a_tie(manifest: Manifest, tmp_path: Path) -> None:
+    chosen = options(tmp_path, arms=("R2", "S1"), pairs=1, alpha_grid=(0.3,), models=("test_efficientnet_ln",))
+    # Nothing is learnt, and without BatchNorm the images leave no trace either: no alpha gains.
+    run_ablation(chosen, replace(CONFIG, lr=1e-9), manifest, fake_sets)
+    record = read_json(tmp_path / "alpha.json")["chosen"][0]
+    assert record["alpha"] == 0.0
+    assert set(record["validation_accuracy"]) == {"0", "0.3"}
+    row = read_json(tmp_path / "rows.json")["rows"][1]
+    assert row["alpha"] == 0.0
+    assert row["warnings"] == ["alpha 0: no share of synthetic images gained on validation, so none was mixed in"]
+    assert not list(tmp_path.glob("selection/*/predictions.npz"))
+
+
+def test_an_alpha_that_gains_on_validation_is_used(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recipes.arms.validation_accuracy", lambda run: 0.8 if run.name.endswith("-0.3") else 0.7)
+    run_ablation(options(tmp_path, arms=("S1",), pairs=1, alpha_grid=(0.3, 0.6)), CONFIG, manifest, fake_sets)
+    assert read_json(tmp_path / "alpha.json")["chosen"][0]["alpha"] == 0.3
+    assert read_json(tmp_path / "rows.json")["rows"][0]["alpha"] == 0.3
+
+
+def test_alpha_follows_the_fraction() -> None:
+    assert [default_alpha(fraction) for fraction in (0.05, 0.1, 0.3, 0.5, 1.0)] == [0.5, 0.5, 0.4, 0.4, 0.2]
+
+
+def test_one_budget_serves_all_pairs_unless_each_has_a_generator(tmp_path: Path) -> None:
+    shared = plan(options(tmp_path, pairs=3, arms=("S1",)))
+    own = plan(options(tmp_path, pairs=3, arms=("S1",), generator_per_pair=True))
+    assert [cell.budget for cell in shared] == ["0.5-0"] * 3
+    assert [cell.budget for cell in own] == ["0.5-0", "0.5-1", "0.5-2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"arms": ("R1", "S9")}, "arms must be among R1, R2, R5, S1, S3, N0, found S9; correct --arms"),
+        ({"arms": ("R5",)}, "R5 takes its pseudo-labels from R2, which is not among the arms; add R2 to --arms"),
+        ({"alpha": 1.2}, "alpha must lie in [0, 1], found 1.2; use a share such as 0.4"),
+        ({"pairs": 0}, "pairs must be at least 1, found 0; correct --pairs"),
+        ({"models": ()}, "fractions, models and arms must not be empty; leave them out for the defaults"),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        options(tmp_path, **changes)
+    assert str(caught.value) == words
+
+
+def test_the_same_frozen_weights_are_one_opening(tmp_path: Path) -> None:
+    record = tmp_path / "opening.json"
+    assert [count_opening(record, digest) for digest in ("a", "a", "b", "b", "a")] == [1, 1, 2, 2, 3]
+    assert read_json(record)["openings"] == ["a", "b", "a"]
+
+
+def test_the_primary_contrast_is_fixed_by_the_arms(tmp_path: Path) -> None:
+    assert primary(options(tmp_path)) == {"arm": "S3", "control": "R2"}
+    assert primary(options(tmp_path, arms=("R1", "R2"))) == {"arm": "R2", "control": "R1"}
+
+
+def test_the_generator_is_read_from_the_train_section_of_a_named_configuration() -> None:
+    config = read_generator("demo")
+    assert (config.network, config.labels, config.boxes) == ("slim-32", "tied", "given")
+
+
+@pytest.mark.parametrize("recipe", ["ablation", "train_classifier"])
+def test_a_recipe_ends_with_two_lines_and_code_2_on_a_wrong_option(recipe: str) -> None:
+    command = [sys.executable, str(ROOT / "recipes" / f"{recipe}.py"), "--modle", "x"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown option --modle; the nearest is --mod")
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_foreign_package_named_classifier_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "classifier").mkdir()
+    (tmp_path / "classifier" / "__init__.py").write_text("")
+    command = [sys.executable, str(ROOT / "recipes" / "ablation.py"), "--help"]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=env)
+    assert done.returncode == 2
+    assert str(tmp_path / "classifier" / "__init__.py") in done.stderr
+    assert "fix: pip uninstall classifier" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_classifier_recipe_trains_and_ends_with_its_accuracy(manifest: Manifest, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.json"
+    write_json(settings, {"model": "test_efficientnet", "resolution": 24, "steps": 3, "batch_size": 4, "threads": 1})
+    command = [sys.executable, str(ROOT / "recipes" / "train_classifier.py"), "--config", str(settings), "--test-once"]
+    data = ["--data", str(manifest.root), "--test-data", str(manifest.test_root), "--out", str(tmp_path / "run")]
+    done = subprocess.run([*command, *data], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "validation accuracy" in done.stdout
+    assert "of 10 images" in done.stdout
+    assert (tmp_path / "run" / "predictions.npz").exists()

@@ -1,0 +1,158 @@
+"""Rules that hold for every file: who imports whom, what is never called, how long a file may be."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = ("finegan_aug", "classifier", "recipes", "benchmarks")
+MAX_FILE_LINES = 300
+MAX_TEST_FILE_LINES = 500  # cases listed one below the other read easily
+MAX_FUNCTION_LINES = 60
+
+# A file or function that may be longer, each with its reason.
+LONG_FILES: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {}
+
+BANNED_IMPORTS = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
+BANNED_NAMES = {"eval", "exec", "compile", "__import__"}
+BANNED_CALLS = {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen"}
+NEEDED_KEYWORDS = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def modules_imported(tree: ast.AST) -> set[str]:
+    """Top-level names of all absolute imports, also those inside functions."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(str(node.module).split(".")[0])
+    return found
+
+
+def violations(source: str) -> list[str]:
+    """What in this source is dangerous, one line each."""
+    tree = ast.parse(source)
+    found = [f"import {name}" for name in sorted(modules_imported(tree) & BANNED_IMPORTS)]
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        called = ast.unparse(call.func).replace("numpy.", "np.")
+        keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+        if called in BANNED_NAMES | BANNED_CALLS:
+            found.append(f"{called} in line {call.lineno}")
+        if isinstance(keywords.get("shell"), ast.Constant) and ast.unparse(keywords["shell"]) != "False":
+            found.append(f"shell in line {call.lineno}")
+        if called in NEEDED_KEYWORDS:
+            name, wanted = NEEDED_KEYWORDS[called]
+            if name not in keywords or ast.unparse(keywords[name]) != str(wanted):
+                found.append(f"{called} without {name}={wanted} in line {call.lineno}")
+    return found
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "import pickle",
+        "def f():\n    from pickle import loads",
+        "eval('1')",
+        "exec('1')",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path)",
+        "numpy.load(path, allow_pickle=True)",
+        "yaml.load(text, Loader=yaml.SafeLoader)",
+        "subprocess.run('ls', shell=True)",
+        "os.system('ls')",
+    ],
+)
+def test_the_check_finds_what_is_dangerous(bad: str) -> None:
+    assert len(violations(bad)) == 1
+
+
+def test_the_check_lets_pass_what_is_safe() -> None:
+    good = "model.eval()\ntorch.load(p, weights_only=True)\nnp.load(p, allow_pickle=False)\nyaml.safe_load(t)\nre.compile('')"
+    assert violations(good) == []
+
+
+@pytest.mark.parametrize("path", python_files(*OURS), ids=name_of)
+def test_no_file_unpickles_or_runs_text(path: Path) -> None:
+    assert violations(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", python_files("finegan_aug"), ids=name_of)
+def test_the_plugin_imports_neither_classifier_nor_recipes(path: Path) -> None:
+    imported = modules_imported(ast.parse(path.read_text(encoding="utf-8")))
+    assert not imported & {"classifier", "recipes", "benchmarks", "tests"}
+
+
+@pytest.mark.parametrize("path", python_files(*OURS), ids=name_of)
+def test_relative_imports_stand_inside_classifier_only(path: Path) -> None:
+    relative = [
+        n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.ImportFrom) and n.level
+    ]
+    assert not relative or path.is_relative_to(ROOT / "classifier")
+
+
+@pytest.mark.parametrize("path", python_files(*OURS, "tests"), ids=name_of)
+def test_every_module_says_what_it_is_for_and_stays_short(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    if tree.body:
+        assert ast.get_docstring(tree)
+    lines = len(source.splitlines())
+    allowed = MAX_TEST_FILE_LINES if path.is_relative_to(ROOT / "tests") else MAX_FILE_LINES
+    assert lines <= allowed or name_of(path) in LONG_FILES
+
+
+@pytest.mark.parametrize("path", python_files(*OURS), ids=name_of)
+def test_every_function_stays_short(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = int(node.end_lineno or 0) - node.lineno + 1
+            assert lines <= MAX_FUNCTION_LINES or f"{name_of(path)}:{node.name}" in LONG_FUNCTIONS, (node.name, lines)
+
+
+def test_every_exception_to_the_length_rule_is_still_needed() -> None:
+    for name, reason in LONG_FILES.items():
+        assert reason
+        assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) > MAX_FILE_LINES
+    for name, reason in LONG_FUNCTIONS.items():
+        assert reason
+        path, function = name.split(":")
+        nodes = [
+            n for n in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))) if isinstance(n, ast.FunctionDef)
+        ]
+        assert any(n.name == function and int(n.end_lineno or 0) - n.lineno >= MAX_FUNCTION_LINES for n in nodes)
+
+
+def project_files() -> list[Path]:
+    """Files git tracks or would track."""
+    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_no_file_holds_a_path_of_one_machine() -> None:
+    private = re.compile(rb"(?<![\w./:-])/(?:work|root|home|Users)/")
+    assert private.search(b"see /" + b"home/somebody")
+    held = [
+        name_of(path)
+        for path in project_files()
+        if b"\0" not in path.read_bytes() and private.search(path.read_bytes())
+    ]
+    assert held == []
