@@ -16,13 +16,13 @@ DRAWS_PER_IMAGE = 7
 
 def diff_augment(images: Tensor, draws: Tensor, policy: tuple[str, ...]) -> Tensor:
     """Augments images [N, C, H, W] in [-1, 1] with uniform draws float [N, 7]; an empty policy is the identity."""
-    u = draws.to(images.dtype)
     if "color" in policy:
-        images = _color(images, u[:, 0], u[:, 1], u[:, 2])
+        colors = draws.to(images.dtype)
+        images = _color(images, colors[:, 0], colors[:, 1], colors[:, 2])
     if "translation" in policy:
-        images = _translation(images, u[:, 3], u[:, 4])
+        images = _translation(images, draws[:, 3], draws[:, 4])
     if "cutout" in policy:
-        images = _cutout(images, u[:, 5], u[:, 6])
+        images = _cutout(images, draws[:, 5], draws[:, 6])
     return images
 
 
@@ -54,11 +54,11 @@ def _offsets(u: Tensor, reach: int, side: int, device: torch.device) -> Tensor:
 
 
 def _cutout(x: Tensor, top: Tensor, left: Tensor) -> Tensor:
-    """Sets a square of half the side to zero; its centre is uniform over the image."""
+    """Sets a square of half the side to zero; its centre is uniform over the image, so part of it may lie outside."""
     side = x.shape[-1]
-    position = torch.arange(side, device=x.device)
-    half = side // 4
-    rows = (position - (top[:, None] * side).long()).abs_()
-    columns = (position - (left[:, None] * side).long()).abs_()
-    hole = (rows < half)[:, :, None] & (columns < half)[:, None, :]
+    position = torch.arange(side, device=x.device) + side // 4
+    rows = position - (top[:, None] * (side + 1)).long()
+    columns = position - (left[:, None] * (side + 1)).long()
+    inside_rows, inside_columns = (rows >= 0) & (rows < side // 2), (columns >= 0) & (columns < side // 2)
+    hole = inside_rows[:, :, None] & inside_columns[:, None, :]
     return x * (~hole)[:, None]

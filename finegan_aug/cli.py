@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -41,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     line = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in line
     try:
-        return _run([token for token in line if token != "--debug"])
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.showwarning = _warn
+            return _run([token for token in line if token != "--debug"])
     except FineGANAugError as error:
         return _fail(error, debug)
     except BrokenPipeError:  # the reader of our output has left, as in `finegan-aug doctor DIR | head`
@@ -71,6 +75,11 @@ def _run(line: list[str]) -> int:
         raise ConfigError(f"unknown verb {verb!r}; the nearest is {best!r}", "see finegan-aug --help")
     home = "finegan_aug.verbs" if verb in _WITH_GENERATOR else "finegan_aug.folder_verbs"
     return int(getattr(import_module(home), verb)(line[1:]))
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+    """A warning as one line, without the source line it came from."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _fail(error: FineGANAugError, debug: bool) -> int:

@@ -6,7 +6,7 @@ No torch here: the command line reads this file to print its help.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from finegan_aug.errors import ConfigError
 
@@ -37,6 +37,7 @@ WIDTHS: dict[str, Widths] = {
 _PRESETS: dict[str, dict[str, Any]] = {
     "classic": {
         "resolution": 128,
+        "mask_weight": 0.0,
         "ndf": 64,
         "d_norm": "batch",
         "labels": "discovered",
@@ -56,6 +57,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "slim-128": {"resolution": 128, "batch_size": 16},
     "slim-256": {"resolution": 256, "batch_size": 16},
 }
+
+_ABOVE_ZERO = (
+    *("width", "z_dim", "ndf", "modes_per_class", "batch_size", "total_kimg", "lr"),
+    *("log_kimg", "grid_kimg", "checkpoint_kimg"),
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ class FineGANConfig:
     mode_balance_weight: float = 0.0  # tied: even use of the modes of a class on real crops
     projection: bool = True  # tied: the child discriminator judges an image together with its class
     label_trunk: bool = True  # tied: the class of real labelled crops also trains the child discriminator's trunk
+    mask_weight: float = 1.0  # keeps masks from being empty, full or grey
     diffaugment: tuple[str, ...] = ("translation",)  # of color, translation, cutout; child discriminator's inputs
     pseudo_labels: float | None = 0.95  # tied: name unlabelled images above this confidence of a teacher; None: never
 
@@ -104,6 +111,7 @@ class FineGANConfig:
     beta2: float = 0.999  # Adam
     ema_halflife_kimg: float = 11.0  # half-life of the averaged generator
     ema_ramp: float | None = 0.05  # half-life at most this share of the images seen; None: off
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware multiplies it, else fp32
     seed: int = 0
 
     log_kimg: float = 0.5  # between lines of metrics.jsonl
@@ -122,9 +130,17 @@ class FineGANConfig:
                 if f"slim-{self.resolution}" in _PRESETS
                 else "drop --resolution",
             )
-        for name in ("width", "z_dim", "ndf", "batch_size", "total_kimg", "lr", "modes_per_class", "log_kimg"):
+        for name, kind in (("labels", Labels), ("boxes", Boxes), ("d_norm", Norm)):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}",
+                    f"change --{name}",
+                )
+        for name in _ABOVE_ZERO:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}", f"raise --{name}")
+        if not 0 <= self.lr_decay <= 1:
+            raise ConfigError(f"lr_decay must be from 0 to 1, got {self.lr_decay}", "change --lr_decay")
         unknown = set(self.diffaugment) - {"color", "translation", "cutout"}
         if unknown:
             raise ConfigError(
@@ -157,8 +173,9 @@ class FineGANConfig:
         if name not in _PRESETS:
             raise ConfigError(f"preset must be one of {', '.join(_PRESETS)}, got {name!r}", "change --preset")
         merged = {"network": name, **_PRESETS[name], **values}
-        if name == "classic" and values.get("labels") == "tied":  # the official counts are for discovered codes
-            merged = {**merged, "num_children": None, "num_parents": None, **values}
+        if name == "classic" and values.get("labels") == "tied":  # the official values are for discovered codes
+            merged |= {"num_children": None, "num_parents": None, "class_weight": 1.0, "composite_code_weight": 1.0}
+            merged |= values
         if merged.get("labels", "tied") == "tied" and merged.get("num_classes") and merged.get("num_children") is None:
             merged["num_children"] = merged["num_classes"] * merged.get("modes_per_class", 2)
         return cls.from_json(merged)
@@ -175,7 +192,11 @@ class FineGANConfig:
             )
         tied = self.labels == "tied"
         children = self.num_children or (num_classes * self.modes_per_class if tied else 2 * num_classes)
-        parents = self.num_parents or max(2, -(-children // 10))
+        if self.child_to_parent:
+            inferred = max(self.child_to_parent) + 1
+        else:
+            inferred = max(1, min(max(2, -(-children // 10)), children - 1))
+        parents = self.num_parents or inferred
         mapping = self.child_to_parent or tuple(c * parents // children for c in range(children))
         if len(mapping) != children or set(mapping) != set(range(parents)):
             raise ConfigError(
@@ -209,4 +230,5 @@ class FineGANConfig:
         unknown = set(content) - {f.name for f in fields(cls)}
         if unknown:
             raise ConfigError(f"configuration holds unknown keys {', '.join(sorted(unknown))}", "remove them")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        return cls(**values)

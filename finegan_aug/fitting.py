@@ -22,9 +22,8 @@ from finegan_aug.small_cnn import SmallClassifier, SmallCNN, SmallCNNConfig, bui
 
 _BATCH_IMAGES = 32  # at equal kimg better than 64: steps are what a small data set lacks
 _LR = 3e-3
-_LABEL_SMOOTHING = 0.1  # a sure answer is then about 0.91
 _ROUNDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of training at which pseudo-labels are given anew
-_CONFIDENCE = 0.88
+_CONFIDENCE = 0.95
 
 
 def fit_classifier(
@@ -39,7 +38,7 @@ def fit_classifier(
 ) -> SmallClassifier:
     """Train a small network from scratch; the same arguments give the same network on the same machine.
 
-    AdamW with a cosine schedule, label smoothing, `augmented` images, and the average of the weights over about
+    AdamW with a cosine schedule, `augmented` images, and the average of the weights over about
     the last tenth of training. With `unlabelled`, half of each batch after half of the training are images that
     the averaged network is sure of, with its answer as label.
 
@@ -72,7 +71,7 @@ def fit_classifier(
         for group in optimizer.param_groups:
             group["lr"] = _LR * min(1.0, (step + 1) / (0.05 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
         logits = network(augmented(batch, key=seed_for(seed, "small-cnn/augment", step)))[1]
-        loss = F.cross_entropy(logits, targets, label_smoothing=_LABEL_SMOOTHING)
+        loss = F.cross_entropy(logits, targets)  # unsmoothed: confidence must mean something to filters
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -87,7 +86,7 @@ def confident_labels(
 
     Args:
         images: uint8 [N, 3, S, S].
-        confidence: least probability of the answer; label smoothing keeps probabilities below about 0.91.
+        confidence: least probability of the answer.
     """
     probability, answer = classifier.logits(images).softmax(dim=1).max(dim=1)
     sure = (probability >= confidence).nonzero()[:, 0]

@@ -1,7 +1,8 @@
 """Losses of the three-stage generator, each a pure function of logits.
 
 FineGAN (Singh, Ojha, Lee, CVPR 2019, arXiv 1811.11155), section 3, with the weights and labels of the authors'
-code (kkanshul/finegan code/trainer.py). Logits, never probabilities; every function returns a scalar mean.
+code (kkanshul/finegan code/trainer.py). Logits, never probabilities; every function returns a scalar mean, in
+float32 where the logits are of half precision.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from torch import Tensor
 
 def real_loss(logits: Tensor) -> Tensor:
     """Cross-entropy of logits against "real": mean of -log sigmoid."""
-    return F.softplus(-logits).mean()
+    return F.softplus(-_wide(logits)).mean()
 
 
 def fake_loss(logits: Tensor) -> Tensor:
     """Cross-entropy of logits against "fake": mean of -log(1 - sigmoid)."""
-    return F.softplus(logits).mean()
+    return F.softplus(_wide(logits)).mean()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ def background_real_loss(logits: Tensor, outside: Tensor) -> Tensor:
         logits: [N, 1, U, U], one logit for each patch of the real image.
         outside: [N, 1, U, U], 1 where the patch misses the object.
     """
-    return masked_mean(F.softplus(-logits), outside)
+    return masked_mean(F.softplus(-_wide(logits)), outside)
 
 
 def background_aux_loss(logits: Tensor, outside: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def code_loss(logits: Tensor, codes: Tensor) -> Tensor:
 
 def class_scores(logits: Tensor, modes_per_class: int) -> Tensor:
     """Class logits [N, C] from code logits [N, C * M], code = class * M + mode: the modes marginalised."""
-    return logits.unflatten(1, (-1, modes_per_class)).logsumexp(dim=2)
+    return _wide(logits).reshape(len(logits), -1, modes_per_class).logsumexp(dim=2)
 
 
 def class_loss(logits: Tensor, labels: Tensor, modes_per_class: int) -> Tensor:
@@ -76,4 +77,10 @@ def mask_loss(mask: Tensor) -> Tensor:
 def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
     """L2 norm of the gradients of all parameters of an optimiser together, a scalar on their device."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return norm
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Half precision to float32: autocast on the CPU leaves softplus and logsumexp in half."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

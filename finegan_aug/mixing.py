@@ -22,11 +22,12 @@ from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.transforms import (
     Transform,
     apply_transform,
+    draws_from_torch_alone,
     parts_with_seed,
     preserved_generators,
     seed_generators,
 )
-from finegan_aug.data.wrapped import Labels, MapDataset, classes_of, labels_of, path_of, transforms_of
+from finegan_aug.data.wrapped import Labels, MapDataset, classes_of, is_library_made, labels_of, path_of, transforms_of
 from finegan_aug.errors import ConfigError, DataError
 from finegan_aug.lineage import firewall
 from finegan_aug.randomness import seed_for, uniforms
@@ -101,8 +102,8 @@ class SyntheticMixDataset(Dataset[Any]):
         # Shared memory: a plain attribute set in the main process never reaches persistent workers.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._plans: OrderedDict[int, Labels] = OrderedDict()
-        self._steps: tuple[Transform, ...] = ()
-        self._parts = parts_with_seed(None)
+        self._seen: tuple[tuple[Transform, ...], ...] = ()
+        self._parts, self._torch_alone = parts_with_seed(None), False
         self._check_items()
         empty = [self.classes[c] for c in np.unique(labels) if not self._pools.sizes[c]]
         if empty and (alpha > 0 or mode == "append"):
@@ -113,22 +114,34 @@ class SyntheticMixDataset(Dataset[Any]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Any, ...]:
         """Item of the current epoch, or of the epoch in a key (epoch, index)."""
-        with preserved_generators():
-            return self._item(key)
+        steps = self._ready()
+        with preserved_generators(torch_alone=self._torch_alone):
+            return self._item(key, steps)
 
     def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[tuple[Any, ...]]:
         """The items of a batch, as the DataLoader asks for them: the generators are put back once, not per item."""
-        with preserved_generators():
-            return [self._item(key) for key in keys]
+        steps = self._ready()
+        with preserved_generators(torch_alone=self._torch_alone):
+            return [self._item(key, steps) for key in keys]
 
-    def _item(self, key: int | tuple[int, int]) -> tuple[Any, ...]:
+    def _ready(self) -> tuple[Transform, ...]:
+        """The transforms of an image, after a look at whether somebody has changed them."""
+        inner = transforms_of(self.real)
+        steps = inner if self.transform is None else (self.transform,)
+        if (inner, steps) != self._seen:
+            self._seen, self._parts = (
+                (inner, steps),
+                tuple(p for step in {*inner, *steps} for p in parts_with_seed(step)),
+            )
+            self._torch_alone = is_library_made(self.real) and all(map(draws_from_torch_alone, (*inner, *steps)))
+        return steps
+
+    def _item(self, key: int | tuple[int, int], steps: tuple[Transform, ...]) -> tuple[Any, ...]:
         epoch, index = key if isinstance(key, tuple) else (self.epoch, key)
         index = self._position(index)
         place = int(self._plan(epoch)[index])
-        steps = transforms_of(self.real) if self.transform is None else (self.transform,)
-        if steps != self._steps:
-            self._steps, self._parts = steps, tuple(part for step in steps for part in parts_with_seed(step))
-        seed_generators(seed_for(self.seed, "augment", epoch, index), self._parts)
+        seed = seed_for(self.seed, "augment", epoch, index)
+        seed_generators(seed, self._parts, torch_alone=self._torch_alone)
         if place < 0:
             image, label = self.real[~place][:2]
             steps = steps if self.transform is not None else ()  # `real` has already run its own

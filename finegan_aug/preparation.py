@@ -6,15 +6,18 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from accelerate import Accelerator
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs
 
 from finegan_aug import __version__
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest, write_manifest
-from finegan_aug.errors import ConfigError, FineGANAugError, WorldSizeError
+from finegan_aug.errors import CheckpointError, ConfigError, FineGANAugError, WorldSizeError
 from finegan_aug.files import read_json, write_json
 from finegan_aug.run_folder import ensure_same_config, run_lock, write_status
 
@@ -23,23 +26,53 @@ FREE_ON_RESUME = frozenset(
     {"version", *(f"config.{key}" for key in ("total_kimg", "log_kimg", "grid_kimg", "checkpoint_kimg"))}
     | {"config.keep_checkpoints"}
 )
+# What belongs to one run alone; the crop cache belongs to the photographs.
+OF_THE_RUN = ("checkpoints", "teacher", "*.png", "*.jsonl", "*.json")
+
+
+def launched() -> PartialState:
+    """The processes that were started together; on CPUs Accelerate joins them only where it is told to."""
+    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def make_accelerator(log_with: str | None, run_dir: Path, expect_processes: int | None) -> Accelerator:
-    """Accelerate's launch, device and DDP; batch norm buffers are ours to average.
+    """Accelerate's launch, device and DDP; batch norm buffers are ours to average, and so is the precision to choose:
+    Accelerate's would hold for everything that this process trains.
 
     Raises:
-        WorldSizeError: another number of processes than `expect_processes` or EXPECTED_WORLD_SIZE.
+        ConfigError: the tracker is not installed.
+        WorldSizeError: another number of processes than `expect_processes`, EXPECTED_WORLD_SIZE or what was launched.
     """
+    trackers = sorted(str(tracker) for tracker in get_available_trackers())
+    if log_with is not None and log_with not in trackers:
+        raise ConfigError(
+            f"log_with must be an installed tracker ({', '.join(trackers) or 'none found'}), got {log_with!r}",
+            "install it or drop --log_with",
+        )
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
-    accelerator = Accelerator(log_with=log_with, project_dir=run_dir, kwargs_handlers=[ddp])
-    expected = expect_processes or int(os.environ.get("EXPECTED_WORLD_SIZE", accelerator.num_processes))
+    accelerator = Accelerator(
+        cpu=launched().device.type == "cpu",
+        mixed_precision="no",
+        log_with=log_with,
+        project_dir=run_dir,
+        kwargs_handlers=[ddp],
+    )
+    started = os.environ.get("EXPECTED_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or accelerator.num_processes
+    expected = expect_processes or int(started)
     if accelerator.num_processes != expected:
         raise WorldSizeError(
             f"the run must have {expected} processes as asked, found {accelerator.num_processes}",
             f"launch with torchrun --nproc_per_node {expected} (accelerate launch --cpu starts one)",
         )
     return accelerator
+
+
+def settled_precision(config: FineGANConfig) -> FineGANConfig:
+    """The configuration with `precision="auto"` decided: bf16 where the hardware has matrix units for it."""
+    if config.precision != "auto":
+        return config
+    has_units = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_amx_tile_supported()
+    return replace(config, precision="bf16" if has_units else "fp32")
 
 
 def check_batch(config: FineGANConfig, processes: int) -> None:
@@ -54,15 +87,11 @@ def check_batch(config: FineGANConfig, processes: int) -> None:
 def settle(config: FineGANConfig, manifest: Manifest, run_dir: Path, *, overwrite: bool) -> None:
     """Writes config.json and the data manifest, or compares them with what the folder holds.
 
+    A run that another configuration began is set aside if it never came to a checkpoint: it has nothing to lose.
+
     Raises:
-        CheckpointError: the folder holds a run with another configuration or other data.
+        CheckpointError: the folder holds a run with another configuration or other data; nothing was changed.
     """
-    if overwrite:
-        aside = run_dir / f".overwritten-{time.time_ns()}"
-        for name in ("config.json", "metrics.jsonl", "labels.json", "teacher", "checkpoints", "reals.png"):
-            if (run_dir / name).exists():
-                aside.mkdir(exist_ok=True)
-                os.rename(run_dir / name, aside / name)
     settled = {
         "config": config.to_json(),
         "classes": list(manifest.classes),
@@ -70,18 +99,39 @@ def settle(config: FineGANConfig, manifest: Manifest, run_dir: Path, *, overwrit
         "version": __version__,
     }
     path = run_dir / "config.json"
-    if path.exists():
-        ensure_same_config(read_json(path), settled, FREE_ON_RESUME)
+    if path.exists() and not overwrite:
+        try:
+            ensure_same_config(read_json(path), settled, FREE_ON_RESUME)
+        except CheckpointError:
+            if (run_dir / "checkpoints").exists():
+                raise
+            overwrite = True
+    if overwrite and (path.exists() or (run_dir / "checkpoints").exists()):
+        set_aside(run_dir)
     write_json(path, settled)
     write_manifest(manifest, run_dir / "data.jsonl")
 
 
-class RunRecord:
-    """What status.json says of a run; on all processes but the first, nothing."""
+def set_aside(run_dir: Path) -> None:
+    """Moves a run into a hidden folder: checkpoints first, config.json last, so that the move may break off."""
+    aside = run_dir / f".overwritten-{time.time_ns()}"
+    aside.mkdir()
+    for pattern in OF_THE_RUN:
+        for found in list(run_dir.glob(pattern)):
+            os.rename(found, aside / found.name)
 
-    def __init__(self, run_dir: Path | None) -> None:
-        self.run_dir = run_dir
+
+class RunRecord:
+    """What status.json says of a run from `begin` on; on all processes but the first, nothing."""
+
+    def __init__(self) -> None:
+        self.run_dir: Path | None = None
         self.seen_images = 0
+
+    def begin(self, run_dir: Path) -> None:
+        """The folder is this run's: from here on its status is told."""
+        self.run_dir = run_dir
+        self.write("running", None)
 
     def write(self, state: str, exit_code: int | None, message: str = "") -> None:
         if self.run_dir is not None:
@@ -91,12 +141,11 @@ class RunRecord:
 @contextmanager
 def owned_run(run_dir: Path, accelerator: Accelerator) -> Iterator[RunRecord]:
     """Holds the folder for this run and keeps status.json true, whatever ends the run."""
+    record = RunRecord()
     if not accelerator.is_main_process:
-        yield RunRecord(None)
+        yield record
         return
     with run_lock(run_dir):
-        record = RunRecord(run_dir)
-        record.write("running", None)
         try:
             yield record
         except SystemExit as error:

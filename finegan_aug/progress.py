@@ -46,7 +46,7 @@ class Progress:
         """Show that `done` of the total is reached; cheap enough for every step."""
         if not self.enabled:
             return
-        self.done = done
+        self.done = done = min(done, self.total)  # the last batch may reach beyond the end
         if self.bar is not None:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(done - self.bar.n)

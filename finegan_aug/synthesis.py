@@ -6,14 +6,12 @@ for nor the number of processes changes a byte.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint
@@ -21,15 +19,16 @@ from finegan_aug.codes import child_to_class
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest, read_manifest
 from finegan_aug.errors import CheckpointError, ConfigError, DataError
-from finegan_aug.files import JSON, read_json, sha256_file, write_bytes, write_json
+from finegan_aug.files import read_json, sha256_file, write_bytes, write_json
 from finegan_aug.grids import to_uint8
-from finegan_aug.lineage import UNLABELLED, Lineage, write_lineage
 from finegan_aug.models.finegan import Generator, Stages
 from finegan_aug.placement import object_places, placement_grid
+from finegan_aug.preparation import launched
 from finegan_aug.progress import Progress
+from finegan_aug.provenance import config_sha256, generator_entry, set_lineage, write_records
 from finegan_aug.randomness import normals, seed_for, uniforms
 from finegan_aug.restoring import load_into
-from finegan_aug.synthetic import Header, SyntheticRow, encode, file_name, write_manifest
+from finegan_aug.synthetic import Header, SyntheticRow, encode, file_name
 
 BLOCK = 32
 ImageFormat = Literal["png", "webp", "jpeg"]
@@ -101,7 +100,7 @@ def synthesize(
     _settle(settings, out_dir)
     codes, code_to_class = _codes_by_class(config, run_dir)
     places = object_places(manifest, config.boxes) if placement == "frame" else None
-    state = PartialState()
+    state = launched()
     generator = generator.to(state.device)
 
     # Every process draws its share of the blocks; whatever lies in the folder already is not drawn again.
@@ -126,15 +125,10 @@ def synthesize(
             for label, first in blocks
             for row in _rows(config, manifest, codes[label], label, first, settings, out_dir)
         ]
-        made_with = {**asdict(settings), "config_sha256": _config_sha256(config)}
-        write_manifest(out_dir, Header(manifest.classes, canvas_px, image_format, made_with), rows)
-        generator_entry: JSON = {
-            "kind": f"finegan {config.network}",
-            "config_sha256": _config_sha256(config),
-            "checkpoint_sha256": checkpoint_sha256,
-            "seen_images": seen_images,
-        }
-        write_lineage(out_dir, _lineage(config, manifest, generator_entry, code_to_class, fraction, pair))
+        made_with = {**asdict(settings), "config_sha256": config_sha256(config)}
+        header = Header(manifest.classes, canvas_px, image_format, made_with)
+        entry = generator_entry(config, checkpoint_sha256, seen_images)
+        write_records(out_dir, header, rows, set_lineage(config, manifest, entry, code_to_class, fraction, pair))
     state.wait_for_everyone()
     return out_dir
 
@@ -264,33 +258,3 @@ def _codes_by_class(config: FineGANConfig, run_dir: Path) -> tuple[list[Tensor],
             "use tied labels, more codes or a longer training",
         )
     return codes, tuple(mapping.tolist())
-
-
-def _lineage(
-    config: FineGANConfig,
-    manifest: Manifest,
-    generator: JSON,
-    code_to_class: tuple[int, ...],
-    fraction: float | None,
-    pair: int | None,
-) -> Lineage:
-    train = manifest.of("train")
-    uses_labels = config.labels == "tied"
-    roles: dict[str, tuple[str, ...]] = {r.sha256: ("gan_train",) if r.labelled and uses_labels else (UNLABELLED,) for r in train}
-    if not uses_labels:
-        roles |= {r.sha256: ("code_map", UNLABELLED) for r in train if r.labelled}
-    return Lineage(
-        real_images=roles,
-        classes=manifest.classes,
-        data_manifest_sha256=manifest.sha256,
-        generator=generator,
-        labels=config.labels,
-        gan_data="u" if any(not record.labelled for record in train) else "s",
-        fraction=fraction,
-        pair=pair,
-        code_to_class=code_to_class,
-    )
-
-
-def _config_sha256(config: FineGANConfig) -> str:
-    return hashlib.sha256(repr(sorted(config.to_json().items())).encode()).hexdigest()

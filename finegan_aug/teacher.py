@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def filter_with_teacher(
     out_dir: Path,
     manifest: Manifest,
     *,
-    boxes: BoxSource = "given",
+    boxes: BoxSource | None = None,
     teacher_kimg: float = 20.0,
     seed: int = 0,
     top_k: int | None = None,
@@ -42,6 +41,7 @@ def filter_with_teacher(
         out_dir: folder of the synthetic set.
         manifest: real images; the train split is used, without the labels of images that are not labelled.
         boxes: where the object is in them, as in the training of the generator; used where the set shows crops.
+            Default: given where every photograph has a box, otherwise none.
         teacher_kimg: length of the teacher's training, thousands of images.
         top_k, drop_lowest_confidence, max_confidence: as in `filter_synthetic`.
 
@@ -59,11 +59,8 @@ def filter_with_teacher(
     # a generator that saw the labelled budget alone keeps its claim only if its filter sees no more
     labelled = None if lineage is None or lineage.gan_data == "u" else True
     records = manifest.of("train", labelled=labelled)
-    if header.made_with.get("placement") == "crop":
-        crops = build_crops(manifest, resolution=resolution, boxes=boxes, records=records)
-        images = crops.objects_center_uint8(torch.arange(len(crops)))
-    else:
-        images = _whole(manifest, records, resolution)
+    crop = header.made_with.get("placement") == "crop"
+    images = _crops(manifest, records, resolution, boxes) if crop else _whole(manifest, records, resolution)
     labels = torch.tensor([record.label if record.labelled else -1 for record in records])
     known = labels >= 0
     teacher = fit_classifier(
@@ -92,7 +89,14 @@ def filter_with_teacher(
     return report
 
 
-def _whole(manifest: Manifest, records: Sequence[ImageRecord], side_px: int) -> Tensor:
+def _crops(manifest: Manifest, records: list[ImageRecord], side_px: int, boxes: BoxSource | None) -> Tensor:
+    """Central object crops, uint8 [N, 3, S, S]."""
+    boxes = boxes or ("given" if all(record.box for record in records) else "none")
+    crops = build_crops(manifest, resolution=side_px, boxes=boxes, records=records)
+    return crops.objects_center_uint8(torch.arange(len(crops)))
+
+
+def _whole(manifest: Manifest, records: list[ImageRecord], side_px: int) -> Tensor:
     """The largest central square of each photograph, uint8 [N, 3, S, S]."""
 
     def square(record: ImageRecord) -> Image.Image:

@@ -27,7 +27,7 @@ from finegan_aug.grids import COLUMNS, save_grid, write_training_grids
 from finegan_aug.losses import gradient_norm
 from finegan_aug.metrics_log import MetricsLog
 from finegan_aug.models.game import Terms
-from finegan_aug.preparation import RunRecord, check_batch, make_accelerator, owned_run, settle
+from finegan_aug.preparation import RunRecord, check_batch, make_accelerator, owned_run, settle, settled_precision
 from finegan_aug.progress import Progress
 from finegan_aug.pseudo_labels import training_labels
 from finegan_aug.stopping import StopRequest
@@ -63,6 +63,7 @@ def train(
         SystemExit: 130 or 143 after Ctrl-C, SIGTERM or SIGUSR1, with a checkpoint at the current step.
     """
     run_dir = Path(run_dir)
+    config = settled_precision(config)
     accelerator = make_accelerator(log_with, run_dir, expect_processes)
     manifest = data if isinstance(data, Manifest) else load_data(data)
     config = config.resolve(len(manifest.classes))
@@ -70,6 +71,7 @@ def train(
     with StopRequest() as stop, owned_run(run_dir, accelerator) as record:
         if accelerator.is_main_process:
             settle(config, manifest, run_dir, overwrite=overwrite)
+            record.begin(run_dir)
         accelerator.wait_for_everyone()
         if log_with is not None:
             flat = {key: str(value) for key, value in config.to_json().items()}
@@ -108,10 +110,11 @@ def _loop(
         tensors, saved = load_checkpoint(found)
         state.load(tensors, saved)
         step, spent_sec, metrics_bytes = saved["step"], saved["spent_sec"], saved["metrics_bytes"]
+        record.seen_images = saved["seen_images"]
     elif main:
         write_training_grids(state.average, run_dir, "init", config)
     metrics = MetricsLog(run_dir / "metrics.jsonl", metrics_bytes) if main else None
-    batch = config.batch_size
+    batch, half = config.batch_size, config.precision == "bf16"
     per_process = batch // accelerator.num_processes
     total_images = round(config.total_kimg * 1000)
     sums, failed_saves, started_sec = TermSums(), 0, time.monotonic() - spent_sec
@@ -124,7 +127,7 @@ def _loop(
             state.set_learning_rate(config.learning_rate(step * batch))
             real = stream.batch(positions)
             z, child = game.sample_codes(positions)
-            with accelerator.autocast():
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 fake = game.forward(z.to(device), child.to(device), positions)
 
                 # Discriminators: background patches, and the child stage with the class of real crops.
@@ -136,7 +139,7 @@ def _loop(
 
             # Generator and code readers, through discriminators that stand still.
             with game.frozen_discriminators():
-                with accelerator.autocast():
+                with torch.autocast(device.type, torch.bfloat16, enabled=half):
                     g_terms = game.generator_losses(fake)
                 accelerator.backward(_total(g_terms))
             g_norm = gradient_norm(optimizers["g"])
@@ -170,7 +173,7 @@ def _loop(
                 spent_sec = time.monotonic() - started_sec
                 numbers = {"seen_images": seen, "metrics_bytes": metrics.length_bytes(), "spent_sec": spent_sec}
                 failed_saves = _save(state, config, run_dir, step, numbers, failed_saves, final=ending)
-                record.seen_images = seen
+                record.seen_images = record.seen_images if failed_saves else seen
             if exit_code:
                 raise SystemExit(exit_code)
     record.seen_images = step * batch
@@ -219,7 +222,7 @@ class TermSums:
             if value != value or abs(value) == float("inf"):
                 raise NonFiniteError(
                     f"loss terms must be finite, found {name} = {value} before image {seen_images}",
-                    "lower --lr and run again: training goes on from the last checkpoint",
+                    "lower --lr and start anew with --overwrite or another --out; the last checkpoint is kept",
                 )
         return row
 
@@ -230,5 +233,5 @@ def _total(terms: Terms) -> Tensor:
 
 def _crossed(seen: int, batch: int, every_kimg: float) -> bool:
     """Whether a multiple of `every_kimg` lies in the last `batch` images."""
-    every = every_kimg * 1000
+    every = max(1, round(every_kimg * 1000))
     return seen // every > (seen - batch) // every

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from finegan_aug.config import Boxes, FineGANConfig
+from finegan_aug.files import read_json
 from finegan_aug.options import Values, build, parse_options
 
 if TYPE_CHECKING:
@@ -45,9 +46,10 @@ class TrainOptions:
 
     out: Path  # run folder; if it holds the same run, that run is resumed
     preset: str | None = None  # classic, slim-32, slim-64, slim-128 or slim-256 (default: slim-64)
-    dry_run: bool = False  # print the settings, make two steps, write a checkpoint, project time, memory and disk
+    dry_run: bool = False  # print the settings, make three steps and a checkpoint, project time, memory and disk
     overwrite: bool = False  # throw away another run in the folder
     expect_processes: int | None = None  # refuse to start with any other number of processes
+    log_with: str | None = None  # one of Accelerate's trackers beside metrics.jsonl, such as tensorboard
 
 
 def train(argv: Sequence[str]) -> int:
@@ -58,15 +60,20 @@ def train(argv: Sequence[str]) -> int:
     options = build(TrainOptions, run)
     config = generator_config(options.preset, written)
     manifest = load(data)
+    if options.dry_run:
+        from finegan_aug.dry_run import dry_run
+
+        dry_run(config, manifest, options.out, expect_processes=options.expect_processes)
+        return 0
     from finegan_aug.training import train as train_generator
 
     train_generator(
         config,
         manifest,
         options.out,
-        dry_run=options.dry_run,
         overwrite=options.overwrite,
         expect_processes=options.expect_processes,
+        log_with=options.log_with,
     )
     return 0
 
@@ -134,40 +141,38 @@ def synthesize(argv: Sequence[str]) -> int:
 class EvaluateOptions:
     """What to measure."""
 
-    run: Path  # run folder of the generator
-    features: tuple[Literal["small-cnn", "packaged", "inception"], ...] = ("small-cnn",)  # networks for the features
-    inception_file: Path | None = None  # weights for inception, by torch-fidelity
-    split: Literal["test", "val", "train"] = "test"  # photographs to compare with
-    num_images: int = 2000  # generated images, every code equally often
-    kimg: float = 20.0  # length of training of each small network, thousands of images
-    cluster: bool = True  # also cluster photographs with networks trained on generated images
+    run: Path  # run folder of the generator; evaluation.json, audit.json and figures/ are written into it
+    synthetic: Path | None = None  # set made by this run: class consistency of its images, before and after its filter
+    split: Literal["train", "val"] = "train"  # photographs to compare with; the test images stay closed
+    samples: int = 1200  # generated images, every code equally often
+    judge_kimg: float = 8.0  # length of the judge's training, thousands of images
+    clustering: bool = True  # also cluster photographs with networks trained on generated images
+    clustering_kimg: float = 3.0  # length of training of each of these networks
+    inception_weights: Path | None = None  # weights of torch-fidelity's Inception, for published FID values
     seed: int = 0  # of samples, networks and subsets
 
 
 def evaluate(argv: Sequence[str]) -> int:
-    """Measure a generator against photographs."""
-    values, data = parse_options(
-        "finegan-aug evaluate", argv, EvaluateOptions, DataOptions, section="evaluate", positional="run"
-    )
+    """Measure a generator against the photographs of its run, and draw its figures."""
+    (values,) = parse_options("finegan-aug evaluate", argv, EvaluateOptions, section="evaluate", positional="run")
     options = build(EvaluateOptions, values)
-    data.setdefault("data", options.run / "data.jsonl")  # what the run was trained on
-    manifest = load(data)
     from finegan_aug.run_evaluation import evaluate_run
 
-    rows = evaluate_run(
+    written = evaluate_run(
         options.run,
-        manifest,
-        features=options.features,
-        inception_file=options.inception_file,
+        synthetic_dir=options.synthetic,
         split=options.split,
-        num_images=options.num_images,
-        kimg=options.kimg,
-        cluster=options.cluster,
+        samples=options.samples,
+        judge_kimg=options.judge_kimg,
+        clustering=options.clustering,
+        clustering_kimg=options.clustering_kimg,
+        inception_weights=options.inception_weights,
         seed=options.seed,
     )
-    for row in rows:
+    for row in read_json(written)["rows"]:
         counts = f"{row['n_real']} real, {row['n_fake']} generated, split {row['split']}"
-        print(f"{row['metric']:<22}{row['value']:10.4f}  {row['extractor']}; {counts}")
+        print(f"{row['metric']:<31}{row['value']:10.4f}  {row['extractor']}; {counts}")
+    print(written)
     return 0
 
 
@@ -176,7 +181,7 @@ class FilterOptions:
     """What to keep."""
 
     synthetic: Path  # folder of synthetic images
-    boxes: Boxes = "given"  # where the object is in the photographs; as in the generator's training
+    boxes: Boxes | None = None  # where the object is in the photographs (default: given where every one has a box)
     top_k: int | None = None  # the class must be among this many of the teacher's likeliest (default: by class count)
     drop_lowest_confidence: float = 0.1  # share of each class dropped from below
     max_confidence: float | None = None  # drop what the teacher is surer of than this probability

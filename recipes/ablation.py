@@ -122,9 +122,10 @@ def run_ablation(
         cells = plan(options)
         write_budgets(options, manifest, cells, config.seed)
         sets = {cell.budget: cell for cell in cells if cell.arm in ("S1", "S3")}
+        make = prepare or partial(prepare_synthetic, options, config.resolution)
         for name, cell in sets.items():
             drawn = read_manifest(out / "budgets" / f"{name}.jsonl")
-            (prepare or partial(prepare_synthetic, options))(drawn, cell.fraction, cell.draw, out / "synthetic" / name)
+            make(drawn, cell.fraction, cell.draw, out / "synthetic" / name)
         alphas = choose_alphas(options, config, cells)
         cells = [
             replace(cell, alpha=alphas[cell.fraction, cell.model] if cell.arm in REPLACING else 0.0) for cell in cells

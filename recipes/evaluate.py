@@ -1,6 +1,6 @@
 """Measure a generator against photographs: FID, KID, IS, precision and recall, clustering.
 
-    python recipes/evaluate.py runs/flowers --data DIR
+    python recipes/evaluate.py runs/flowers --synthetic synthetic/flowers
 
 Every number carries the network that gave its features, the number of images and the split. The same as
 `finegan-aug evaluate`.

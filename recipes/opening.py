@@ -72,8 +72,9 @@ def _row(options: AblationOptions, cell: Cell, folder: Path, scores: JSON) -> JS
         warnings.append("alpha 0: no share of synthetic images gained on validation, so none was mixed in")
     if cell.arm == "R5" and not arm["pool"]:
         warnings.append("no image outside the budget got a confident pseudo-label: R5 is R2")
-    if cell.alpha and cell.arm in ("S1", "S3") and 0 < arm["pool"] < arm["generated"] / 5:
-        warnings.append(f"the filters kept {arm['pool']} of {arm['generated']} synthetic images")
+    filtered = options.out / "synthetic" / cell.budget / "filter.json"
+    if cell.alpha and cell.arm == "S3" and filtered.exists():
+        warnings += read_json(filtered)["warnings"]
     return {
         "fraction": cell.fraction,
         "arm": cell.arm,

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 Prepare = Callable[[Manifest, float, int, Path], Path]  # budget, fraction, draw, folder -> folder
 
 
-def prepare_synthetic(options: AblationOptions, budget: Manifest, fraction: float, draw: int, out_dir: Path) -> Path:
+def prepare_synthetic(
+    options: AblationOptions, canvas_px: int, budget: Manifest, fraction: float, draw: int, out_dir: Path
+) -> Path:
     """Train the generator of a budget in out/gan, and write its images to `out_dir`: `all`, and `filtered`.
 
-    Goes on where it stopped; a finished set is left as it is.
+    Goes on where it stopped; a finished set is left as it is. `canvas_px` is the side of images that show an object
+    in its surroundings (see `synthesize`).
     """
     from finegan_aug.synthesis import synthesize
-
     from finegan_aug.teacher import filter_with_teacher
     from finegan_aug.training import train
 
@@ -37,7 +39,15 @@ def prepare_synthetic(options: AblationOptions, budget: Manifest, fraction: floa
     config = replace(config, seed=config.seed + draw)
     seen = budget if options.gan_data == "u" else labelled_only(budget)
     run_dir = train(config, seen, options.out / "gan" / out_dir.name)
-    synthesize(run_dir, out_dir / "all", per_class=options.per_class, seed=config.seed)
+    synthesize(
+        run_dir,
+        out_dir / "all",
+        per_class=options.per_class,
+        seed=config.seed,
+        canvas_px=canvas_px,
+        fraction=fraction,
+        pair=draw,
+    )
     shutil.rmtree(out_dir / "filtered", ignore_errors=True)
     # Hard links: a filter replaces the manifest and the lineage, and leaves the images alone.
     shutil.copytree(out_dir / "all", out_dir / "filtered", copy_function=os.link)

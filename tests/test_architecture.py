@@ -17,7 +17,9 @@ MAX_FUNCTION_LINES = 60
 
 # A file or function that may be longer, each with its reason.
 LONG_FILES: dict[str, str] = {}
-LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FUNCTIONS = {
+    "finegan_aug/training.py:_loop": "the training loop, readable from top to bottom",
+}
 
 BANNED_IMPORTS = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
 BANNED_NAMES = {"eval", "exec", "compile", "__import__"}
@@ -83,8 +85,8 @@ def test_the_check_finds_what_is_dangerous(bad: str) -> None:
 
 
 def test_the_check_lets_pass_what_is_safe() -> None:
-    good = "model.eval()\ntorch.load(p, weights_only=True)\nnp.load(p, allow_pickle=False)\nyaml.safe_load(t)\nre.compile('')"
-    assert violations(good) == []
+    good = ["model.eval()", "torch.load(p, weights_only=True)", "np.load(p, allow_pickle=False)", "yaml.safe_load(t)"]
+    assert violations("\n".join([*good, "re.compile(x)", "run(line, shell=False)"])) == []
 
 
 @pytest.mark.parametrize("path", python_files(*OURS), ids=name_of)
@@ -117,12 +119,21 @@ def test_every_module_says_what_it_is_for_and_stays_short(path: Path) -> None:
     assert lines <= allowed or name_of(path) in LONG_FILES
 
 
-@pytest.mark.parametrize("path", python_files(*OURS), ids=name_of)
-def test_every_function_stays_short(path: Path) -> None:
+def long_functions(path: Path) -> dict[str, int]:
+    """Lines of each function that is too long, its docstring not counted."""
+    found = {}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = int(node.end_lineno or 0) - node.lineno + 1
-            assert lines <= MAX_FUNCTION_LINES or f"{name_of(path)}:{node.name}" in LONG_FUNCTIONS, (node.name, lines)
+            said = len((ast.get_docstring(node, clean=False) or "").splitlines())
+            lines = int(node.end_lineno or 0) - node.lineno + 1 - said
+            if lines > MAX_FUNCTION_LINES:
+                found[f"{name_of(path)}:{node.name}"] = lines
+    return found
+
+
+@pytest.mark.parametrize("path", python_files(*OURS), ids=name_of)
+def test_every_function_stays_short(path: Path) -> None:
+    assert long_functions(path).keys() <= LONG_FUNCTIONS.keys()
 
 
 def test_every_exception_to_the_length_rule_is_still_needed() -> None:
@@ -131,11 +142,7 @@ def test_every_exception_to_the_length_rule_is_still_needed() -> None:
         assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) > MAX_FILE_LINES
     for name, reason in LONG_FUNCTIONS.items():
         assert reason
-        path, function = name.split(":")
-        nodes = [
-            n for n in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))) if isinstance(n, ast.FunctionDef)
-        ]
-        assert any(n.name == function and int(n.end_lineno or 0) - n.lineno >= MAX_FUNCTION_LINES for n in nodes)
+        assert name in long_functions(ROOT / name.split(":")[0])
 
 
 def project_files() -> list[Path]:
@@ -148,8 +155,10 @@ def project_files() -> list[Path]:
 
 
 def test_no_file_holds_a_path_of_one_machine() -> None:
-    private = re.compile(rb"(?<![\w./:-])/(?:work|root|home|Users)/")
-    assert private.search(b"see /" + b"home/somebody")
+    # ann and someone are the examples of tests that hide such paths
+    private = re.compile(rb"(?<![\w./:-])/(?:work|root|(?:home|Users)/(?!ann/|someone/?))(?=[/\w])")
+    assert private.search(b"see /" + b"home/karl/photos")
+    assert private.search(b"see /" + b"root/runs")
     held = [
         name_of(path)
         for path in project_files()

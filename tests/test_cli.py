@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from finegan_aug import cli, folder_verbs, verbs
 from finegan_aug.config import FineGANConfig
@@ -137,6 +142,16 @@ def test_each_kind_of_error_has_its_exit_code(
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_a_warning_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def warn(argv: list[str]) -> int:
+        warnings.warn("the set is small", stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(folder_verbs, "toy", warn)
+    assert cli.main(["toy"]) == 0
+    assert capsys.readouterr().err == "warning: the set is small\n"
+
+
 def test_a_bug_is_not_dressed_up_as_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(argv: list[str]) -> int:
         raise ZeroDivisionError
@@ -207,6 +222,85 @@ def test_toy_writes_class_folders(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert cli.main(["toy", str(out), "--resolution", "32", "--num_train", "12", "--num-test=12"]) == 0
     assert capsys.readouterr().out == f"{out}: 12 training and 12 test images\n"
     assert len(list(out.glob("train/*/*.png"))) == len(list(out.glob("test/*/*.png"))) == 12
+
+
+@pytest.fixture(scope="module")
+def few(toy: Path) -> Path:
+    """Four classes of the toy set."""
+    folder = toy.parent / "few"
+    for name in sorted(path.name for path in (toy / "train").iterdir())[::3]:
+        shutil.copytree(toy / "train" / name, folder / name)
+    return folder
+
+
+SMALL = [
+    "--preset",
+    "slim-32",
+    "--boxes",
+    "none",
+    "--width",
+    "0.25",
+    "--ndf",
+    "8",
+    "--modes-per-class",
+    "1",
+    "--batch-size",
+    "8",
+]
+
+
+@pytest.mark.slow
+def test_the_verbs_lead_from_photographs_to_measured_images(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", str(few), "--out", "gan", *SMALL, "--total-kimg", "0.016"]) == 0
+    assert cli.main(["verify", "gan"]) == cli.main(["verify", "gan", "--status"]) == 0
+    assert cli.main(["synthesize", "gan", "--out", "synthetic", "--per-class", "4"]) == 0
+    assert len(list(Path("synthetic").glob("*/*.png"))) == 16
+    capsys.readouterr()
+    assert cli.main(["filter", "synthetic", "--data", "gan/data.jsonl", "--teacher-kimg", "0.7"]) == 0
+    assert re.match(r"synthetic: \d+ of 16 images kept; dropped: ", capsys.readouterr().out)
+    line = ["evaluate", "gan", "--samples", "32", "--judge-kimg", "0.7", "--no-clustering"]
+    assert cli.main(line) == 0
+    assert "class_consistency" in capsys.readouterr().out
+    rows = json.loads(Path("gan/evaluation.json").read_text())["rows"]
+    assert {row["metric"] for row in rows} >= {"fid", "kid", "inception_score", "class_consistency"}
+    assert all(row["extractor"] and row["split"] for row in rows)
+    assert cli.main(["report", "gan", "--without-real-images"]) == 0
+    assert Path("gan/report.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_dry_run_projects_the_cost_and_leaves_nothing(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.set_num_threads(1)
+    assert cli.main(["train", str(few), "--out", str(tmp_path / "gan"), *SMALL, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert 'network: "slim-32"\n' in out
+    assert "num_children: 4\n" in out
+    assert re.search(r"a step takes [\d.]+ s, the training about [\d.]+ h, [\d.]+ GB of memory", out)
+    assert not (tmp_path / "gan").exists()
+
+
+def test_doctor_says_what_is_wrong_and_exits_with_3(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photographs"
+    shutil.copytree(few, folder)
+    first = min(folder.rglob("*.png"))
+    first.write_text("no image")
+    assert cli.main(["doctor", str(folder), "--resolution", "32"]) == 3
+    assert f" {first.relative_to(folder).as_posix()}: " in capsys.readouterr().out
+
+
+def test_train_refuses_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines = fails(capsys, "train", str(tmp_path), "--out", str(tmp_path / "gan"))
+    assert code == 3
+    assert [line.split(":")[0] for line in lines] == ["error", "fix"]
+    assert not (tmp_path / "gan").exists()
 
 
 @pytest.mark.parametrize("recipe", ["train_finegan", "synthesize", "evaluate"])

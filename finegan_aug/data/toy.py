@@ -138,7 +138,7 @@ def write_toy(
         if (out / "toy.json").exists() and read_json(out / "toy.json") == asked:
             return out
         raise DataError(f"{out} holds something other than the toy set asked for", "choose another folder or empty it")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    partial = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.tmp")
     try:
         truth: list[list[object]] = [["path", "class", "parent", "split"]]
         truth += _write_split(partial, "train", range(num_train), resolution, seed)

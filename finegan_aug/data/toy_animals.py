@@ -24,6 +24,7 @@ class Draws:
         self._numbers = iter(row.tolist())
 
     def between(self, low: float, high: float) -> float:
+        """The next number, scaled to [low, high)."""
         return low + (high - low) * float(next(self._numbers))
 
 
@@ -92,6 +93,7 @@ def blend(a: Plane, b: Plane, softness: float) -> Plane:
 
 
 def bird(x: Plane, y: Plane, draws: Draws) -> Animal:
+    """A perching bird: round trunk, head, beak, tail, two legs."""
     tilt, plump, head_size = draws.between(-0.55, -0.15), draws.between(0.9, 1.12), draws.between(0.13, 0.165)
     tail_drop, leg = draws.between(0.0, 0.2), draws.between(0.31, 0.38)
     head_at = (draws.between(0.19, 0.26), draws.between(-0.25, -0.17))
@@ -116,6 +118,7 @@ def bird(x: Plane, y: Plane, draws: Draws) -> Animal:
 
 
 def butterfly(x: Plane, y: Plane, draws: Draws) -> Animal:
+    """A butterfly from above: four wings, seen more or less aslant."""
     upper, lower = draws.between(0.9, 1.08), draws.between(0.85, 1.15)
     lift, fold = draws.between(0.25, 0.6), draws.between(1.0, 1.25)
     side = np.abs(x) * np.float32(fold)
@@ -138,6 +141,7 @@ def butterfly(x: Plane, y: Plane, draws: Draws) -> Animal:
 
 
 def cat(x: Plane, y: Plane, draws: Draws) -> Animal:
+    """A walking cat: long trunk on four legs, eared head, raised tail."""
     girth, length, leg = draws.between(0.13, 0.165), draws.between(0.17, 0.23), draws.between(0.3, 0.37)
     head_size = draws.between(0.135, 0.165)
     head_at = (length + draws.between(0.09, 0.14), draws.between(-0.2, -0.1))
@@ -170,6 +174,7 @@ def cat(x: Plane, y: Plane, draws: Draws) -> Animal:
 
 
 def fish(x: Plane, y: Plane, draws: Draws) -> Animal:
+    """A swimming fish: tall trunk, forked tail, two fins."""
     height, length = draws.between(0.19, 0.25), draws.between(0.31, 0.35)
     fork, sweep = draws.between(0.17, 0.25), draws.between(0.1, 0.2)
     bend = draws.between(-0.5, 0.5)

@@ -54,8 +54,8 @@ def draw_scene(parent: str, plumage: str, numbers: npt.NDArray[np.float64], reso
     """
     draws = Draws(numbers)
     centres = (np.arange(resolution, dtype=np.float32) + np.float32(0.5)) / np.float32(resolution)
-    side = draws.between(0.48, 0.66)
-    reach = 0.4 * (0.5 - 0.56 * side)
+    side = draws.between(0.50, 0.66)
+    reach = 0.25 * (0.5 - 0.56 * side)
     middle = [0.5 + draws.between(-reach, reach) for _ in range(2)]
     angle, mirror = draws.between(-0.2, 0.2), 1.0 if draws.between(0, 1) < 0.5 else -1.0
     dx = (centres[None, :] - np.float32(middle[0])) / np.float32(side * mirror)

@@ -34,39 +34,59 @@ class preserved_generators:  # noqa: N801  (a context manager, used like a funct
 
     numpy's generator is swapped for one of our own, because copying its state takes as long as cropping a small
     image. This loses one thing: the spare number that a call of `numpy.random.normal` may have put aside.
+
+    Args:
+        torch_alone: leave Python's and numpy's generators out, because nothing inside will read them.
     """
 
-    __slots__ = ("_numpy", "_python", "_torch")
+    __slots__ = ("_numpy", "_python", "_torch", "_torch_alone")
+
+    def __init__(self, *, torch_alone: bool = False) -> None:
+        self._torch_alone = torch_alone
 
     def __enter__(self) -> None:
-        self._python = random.getstate()
         self._torch = torch.default_generator.get_state()
-        self._numpy = mtrand.get_bit_generator()
-        mtrand.set_bit_generator(_OWN)
+        if not self._torch_alone:
+            self._python = random.getstate()
+            self._numpy = mtrand.get_bit_generator()
+            mtrand.set_bit_generator(_OWN)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        mtrand.set_bit_generator(self._numpy)
         torch.default_generator.set_state(self._torch)
-        random.setstate(self._python)
+        if not self._torch_alone:
+            mtrand.set_bit_generator(self._numpy)
+            random.setstate(self._python)
 
 
 _OWN = np.random.MT19937(0)
 
 
-def seed_generators(seed: int, parts: Iterable[HasSeed] = ()) -> None:
+def seed_generators(seed: int, parts: Iterable[HasSeed] = (), *, torch_alone: bool = False) -> None:
     """Let every draw from a global CPU generator of Python, numpy and torch, and from `parts`, follow from `seed`.
 
     Args:
         seed: 63 bits, from `randomness.seed_for`.
         parts: from `parts_with_seed`.
+        torch_alone: as in `preserved_generators`, and only where that has it.
     """
-    random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  (the generator that transforms read)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed also looks for devices: 200 times slower
+    if not torch_alone:
+        random.seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002  (the generator that transforms read)
     for part in parts:
         part.set_random_seed(seed & 0xFFFFFFFF)
+
+
+def draws_from_torch_alone(transform: object) -> bool:
+    """Whether a transform consists of those of torchvision.transforms.v2, which read no generator but torch's.
+
+    Four fifths of the cost of seeding go into Python's and numpy's generators.
+    """
+    kind = type(transform)
+    own = kind.__module__.startswith("torchvision.transforms.v2.") and kind.__name__ != "Lambda"
+    return own and all(draws_from_torch_alone(member) for member in getattr(transform, "transforms", ()))
 
 
 def parts_with_seed(transform: Transform | None) -> tuple[HasSeed, ...]:

@@ -85,6 +85,13 @@ def transforms_of(dataset: Any, name: str = "transform") -> tuple[Callable[..., 
     return before if own is None else (*before, own)
 
 
+def is_library_made(dataset: Any) -> bool:
+    """Whether the data set and all inside it are classes of torchvision, timm or torch: their loading draws nothing."""
+    known = type(dataset).__module__.split(".")[0] in ("torchvision", "timm", "torch")
+    inner = getattr(dataset, "datasets", None) or [part for part in [_inner(dataset)] if part is not None]
+    return known and all(is_library_made(part) for part in inner)
+
+
 def _inner(dataset: Any) -> Any:
     if getattr(dataset, "datasets", None):
         return dataset.datasets[0]

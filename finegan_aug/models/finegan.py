@@ -103,7 +103,7 @@ class Generator(nn.Module):
         _, child_fg, child_mask = self.child(features, child)
         if grid is not None:
             layers = torch.cat([parent_fg, parent_mask, child_fg, child_mask], dim=1)
-            moved = F.grid_sample(layers, grid, padding_mode="zeros", align_corners=True)
+            moved = F.grid_sample(layers, grid, padding_mode="zeros", align_corners=True).to(backdrop.dtype)
             if backdrop.shape[-1] != grid.shape[1]:
                 backdrop = F.interpolate(backdrop, grid.shape[1], mode="bilinear", align_corners=False)
             parent_fg, parent_mask, child_fg, child_mask = torch.split(moved, [3, 1, 3, 1], dim=1)
@@ -116,7 +116,7 @@ class Generator(nn.Module):
 class BackgroundDiscriminator(nn.Module):
     """Patch network without normalisation: image [N, 3, I, I] to two logit maps [N, 1, U, U].
 
-    `rf` says real or fake, `aux` background or object.
+    `rf` says real or fake, `aux` background or object; no `aux` where boxes are not known.
     """
 
     def __init__(self, config: FineGANConfig) -> None:
@@ -130,13 +130,13 @@ class BackgroundDiscriminator(nn.Module):
             layers += [nn.Conv2d(channels, out, kernel, stride, bias=False), nn.LeakyReLU(0.2)]
             channels = out
         self.trunk = nn.Sequential(*layers)
-        self.aux = nn.Conv2d(channels, 1, head_kernel)
+        self.aux = nn.Conv2d(channels, 1, head_kernel) if config.boxes != "none" else None
         self.rf = nn.Conv2d(channels, 1, head_kernel)
         self.apply(initialise)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         features = self.trunk(images)
-        return self.rf(features), self.aux(features)
+        return self.rf(features), None if self.aux is None else self.aux(features)
 
 
 class ObjectTrunk(nn.Sequential):

@@ -124,7 +124,7 @@ class FineGAN:
             weight = config.background_weight
             terms["background_real"] = weight * losses.background_real_loss(real_rf, real.outside)
             terms["background_fake"] = weight * losses.fake_loss(fake_rf)
-            if config.boxes != "none":
+            if real_aux is not None:
                 terms["background_aux"] = losses.background_aux_loss(real_aux, real.outside)
         objects = diff_augment(real.objects, real.draws, config.diffaugment)
         generated = diff_augment(fake.stages.child.detach(), fake.draws, config.diffaugment)
@@ -143,7 +143,7 @@ class FineGAN:
         if self.background_d is not None:
             rf, aux = self.background_d(self._seen_background(stages))
             terms["g_background"] = config.background_weight * losses.real_loss(rf)
-            if config.boxes != "none":
+            if aux is not None:
                 terms["g_background_aux"] = losses.real_loss(aux)
         no_box = config.boxes == "none"
         parent_object = stages.parent_mask * (stages.parent if no_box else stages.parent_foreground)
@@ -162,8 +162,9 @@ class FineGAN:
         if (self.tied or no_box) and config.composite_code_weight > 0:
             code = losses.code_loss(self.info(features), fake.child)
             terms["g_composite_code"] = config.composite_code_weight * code
-        if no_box:
-            terms["g_mask"] = losses.mask_loss(stages.parent_mask) + losses.mask_loss(stages.child_mask)
+        if config.mask_weight > 0:
+            both = losses.mask_loss(stages.parent_mask) + losses.mask_loss(stages.child_mask)
+            terms["g_mask"] = config.mask_weight * both
         return terms
 
     def _judge(

@@ -1,0 +1,134 @@
+"""The figures of the paper from a trained run: stages, code tables and swaps, each one PNG.
+
+FineGAN (Singh, Ojha, Lee, CVPR 2019, arXiv 1811.11155), figures 1, 4 and 5. All pictures come from the averaged
+generator in eval mode; codes that training ties together are chosen freely where the figure says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from finegan_aug.config import FineGANConfig
+from finegan_aug.files import read_json
+from finegan_aug.grids import mask_picture, save_grid, to_uint8
+from finegan_aug.models.finegan import Generator, Stages
+from finegan_aug.randomness import normals, seed_for
+from finegan_aug.synthesis import load_generator
+
+BLOCK = 32  # images drawn at once
+ROWS = 8
+MOST_CODES = 12  # of the codes, when there are more, this many are shown, evenly spread
+PAIRS = 24
+
+
+def write_figures(run_dir: str | Path, out_dir: str | Path | None = None, *, seed: int = 0) -> list[Path]:
+    """Draws the figures of a run; the same run and seed give the same files.
+
+    - stages.png: a row for each image; columns background, parent mask, parent, child mask, child.
+    - p_by_c.png: rows are parent codes (shape), columns child codes (appearance); one noise, one background.
+    - c_by_z.png: rows are child codes with their own parent and background, columns are noises.
+    - background_swap.png, shape_swap.png, appearance_swap.png: a row for each object; the first column shows it as
+      trained, in the others only the background, the parent or the child code changes.
+
+    Args:
+        run_dir: a training run with a checkpoint.
+        out_dir: default run_dir/figures.
+        seed: another seed gives other noise.
+
+    Raises:
+        CheckpointError: the run has no checkpoint, or none that verifies.
+    """
+    run_dir = Path(run_dir)
+    out_dir = run_dir / "figures" if out_dir is None else Path(out_dir)
+    config = FineGANConfig.from_json(read_json(run_dir / "config.json")["config"])
+    generator = load_generator(run_dir)
+    noise = torch.from_numpy(normals(seed_for(seed, "figures"), range(MOST_CODES), config.z_dim)).float()
+    children, parents = evenly_spread(config.num_children or 1), evenly_spread(config.num_parents or 1)
+    # One object a row: codes spread over all children, each with its own noise.
+    objects = evenly_spread(config.num_children or 1, ROWS)
+    own_noise = noise[: len(objects)]
+
+    others = MOST_CODES - 1
+    sheets = {
+        "stages": (_stages(draw(generator, own_noise, objects)), 5),
+        "p_by_c": _parents_by_children(generator, noise[0], parents, children),
+        "c_by_z": _children_by_noise(generator, children, noise[:ROWS]),
+        "background_swap": _swap(generator, own_noise, objects, background=children[:others]),
+        "shape_swap": _swap(generator, own_noise, objects, parent=parents[:others]),
+        "appearance_swap": _swap(generator, own_noise, objects, child=children[:others]),
+    }
+    for name, (images, columns) in sheets.items():
+        save_grid(out_dir / f"{name}.png", images, columns)
+    return [out_dir / f"{name}.png" for name in sheets]
+
+
+def write_nearest(path: Path, *, real: Tensor, fake: Tensor, features_fn: Callable[[Tensor], Tensor]) -> None:
+    """The generated images that come closest to a photograph, each with that photograph to its right, closest first.
+
+    Args:
+        path: named nearest*, since it shows photographs.
+        real, fake: uint8 [N, 3, S, S] and [M, 3, S, S].
+        features_fn: images to float [N, D]; distances are Euclidean in them.
+    """
+    distance, nearest = torch.cdist(features_fn(fake).double(), features_fn(real).double()).min(dim=1)
+    closest = distance.argsort(stable=True)[:PAIRS]
+    save_grid(path, torch.stack([fake[closest], real[nearest[closest]]], dim=1).flatten(0, 1), columns=8)
+
+
+def evenly_spread(count: int, most: int = MOST_CODES) -> Tensor:
+    """At most `most` of the codes 0 ... count - 1, int64, first and last among them."""
+    return torch.linspace(0, count - 1, min(count, most)).round().long()
+
+
+@torch.no_grad()
+def draw(
+    generator: Generator, z: Tensor, child: Tensor, parent: Tensor | None = None, background: Tensor | None = None
+) -> Stages:
+    """All stages of N images, drawn in blocks; arguments as of the generator."""
+    parent = generator.child_to_parent[child] if parent is None else parent
+    background = child if background is None else background
+    blocks = zip(*(torch.split(t, BLOCK) for t in (z, child, parent, background)), strict=True)
+    drawn = [generator(*block) for block in blocks]
+    # background_126 of preset classic is no figure
+    return Stages(*(torch.cat(parts) for parts in zip(*(stages[:7] for stages in drawn), strict=True)))
+
+
+def _stages(stages: Stages) -> Tensor:
+    columns = (
+        stages.background,
+        mask_picture(stages.parent_mask),
+        stages.parent,
+        mask_picture(stages.child_mask),
+        stages.child,
+    )
+    return to_uint8(torch.stack(columns, dim=1).flatten(0, 1))
+
+
+def _parents_by_children(generator: Generator, z: Tensor, parents: Tensor, children: Tensor) -> tuple[Tensor, int]:
+    rows, columns = len(parents), len(children)
+    child, parent = children.repeat(rows), parents.repeat_interleave(columns)
+    backdrop = children[:1].expand(rows * columns)
+    return to_uint8(draw(generator, z.expand(rows * columns, -1), child, parent, backdrop).child), columns
+
+
+def _children_by_noise(generator: Generator, children: Tensor, noise: Tensor) -> tuple[Tensor, int]:
+    columns = len(noise)
+    images = draw(generator, noise.repeat(len(children), 1), children.repeat_interleave(columns)).child
+    return to_uint8(images), columns
+
+
+def _swap(generator: Generator, noise: Tensor, objects: Tensor, **varied: Tensor) -> tuple[Tensor, int]:
+    """A row for each object: as trained, then with each of the given child, parent or background codes."""
+    ((name, values),) = varied.items()
+    rows, columns = len(objects), len(values) + 1
+    codes = {"child": objects, "parent": generator.child_to_parent[objects], "background": objects}
+    table = {key: code[:, None].repeat(1, columns) for key, code in codes.items()}
+    table[name][:, 1:] = values
+    flat = (table[key].flatten() for key in ("child", "parent", "background"))
+    images = draw(generator, noise.repeat_interleave(columns, dim=0), *flat).child
+    assert len(images) == rows * columns, images.shape
+    return to_uint8(images), columns

@@ -1,0 +1,73 @@
+"""What a synthetic set says of itself: a manifest row for each image, and where the images come from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from finegan_aug.config import FineGANConfig
+from finegan_aug.data.manifest import Manifest
+from finegan_aug.errors import DataError
+from finegan_aug.files import JSON
+from finegan_aug.lineage import UNLABELLED, Lineage, read_lineage, write_lineage
+from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, read_rows, write_manifest
+
+
+def write_records(out_dir: Path, header: Header, rows: list[SyntheticRow], lineage: Lineage) -> None:
+    """Writes manifest and lineage, unless this very set has them: then they stay, with what a filter noted in them."""
+    if not _are_written(out_dir, header, rows, lineage):
+        write_manifest(out_dir, header, rows)
+        write_lineage(out_dir, lineage)
+
+
+def _are_written(out_dir: Path, header: Header, rows: list[SyntheticRow], lineage: Lineage) -> bool:
+    try:
+        before = read_lineage(out_dir)
+        if before is None or not (out_dir / MANIFEST).exists():
+            return False
+        found_header, found = read_rows(out_dir)
+    except DataError:
+        return False  # damaged, so written anew
+    same_images = [(row.file, row.sha256) for row in found] == [(row.file, row.sha256) for row in rows]
+    same_origin = replace(before, real_images=lineage.real_images) == lineage
+    return same_images and same_origin and replace(found_header, filter=None) == header
+
+
+def generator_entry(config: FineGANConfig, checkpoint_sha256: str, seen_images: int) -> JSON:
+    """What a lineage says of the generator."""
+    return {
+        "kind": f"finegan {config.network}",
+        "config_sha256": config_sha256(config),
+        "checkpoint_sha256": checkpoint_sha256,
+        "seen_images": seen_images,
+    }
+
+
+def set_lineage(
+    config: FineGANConfig,
+    manifest: Manifest,
+    generator: JSON,
+    code_to_class: tuple[int, ...],
+    fraction: float | None,
+    pair: int | None,
+) -> Lineage:
+    """Every training image with its role: its label was used, it only told codes from classes, or it was looked at."""
+    train = manifest.of("train")
+    with_label = ("gan_train",) if config.labels == "tied" else ("code_map", UNLABELLED)
+    return Lineage(
+        real_images={record.sha256: with_label if record.labelled else (UNLABELLED,) for record in train},
+        classes=manifest.classes,
+        data_manifest_sha256=manifest.sha256,
+        generator=generator,
+        labels=config.labels,
+        gan_data="u" if any(not record.labelled for record in train) else "s",
+        fraction=fraction,
+        pair=pair,
+        code_to_class=code_to_class,
+    )
+
+
+def config_sha256(config: FineGANConfig) -> str:
+    """Hash of a resolved configuration."""
+    return hashlib.sha256(repr(sorted(config.to_json().items())).encode()).hexdigest()

@@ -1,0 +1,177 @@
+"""Losses against probabilities written out by hand, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from finegan_aug import losses
+
+torch.set_num_threads(1)
+
+
+def logits(*shape: int, seed: int = 0) -> Tensor:
+    return 3 * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def random_mask(*shape: int) -> Tensor:
+    return (torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5)) < 0.4).double()
+
+
+def test_real_and_fake_loss_are_cross_entropies_on_probabilities() -> None:
+    x = logits(4, 1, 5, 5)
+    p = 1 / (1 + (-x).exp())
+    torch.testing.assert_close(losses.real_loss(x), -p.log().mean())
+    torch.testing.assert_close(losses.fake_loss(x), -(1 - p).log().mean())
+    torch.testing.assert_close(losses.real_loss(x), F.binary_cross_entropy_with_logits(x, torch.ones_like(x)))
+    torch.testing.assert_close(losses.fake_loss(x), F.binary_cross_entropy_with_logits(x, torch.zeros_like(x)))
+
+
+def test_an_undecided_discriminator_costs_log_2() -> None:
+    nothing = torch.zeros(3)
+    assert losses.real_loss(nothing).item() == pytest.approx(0.693147, abs=1e-6)
+    assert losses.fake_loss(nothing).item() == pytest.approx(0.693147, abs=1e-6)
+    torch.testing.assert_close(losses.real_loss(logits(9)), losses.fake_loss(-logits(9)))
+
+
+def test_the_masked_mean_is_the_mean_of_what_is_kept() -> None:
+    values, mask = torch.tensor([1.0, 2.0, 30.0]), torch.tensor([1.0, 1.0, 0.0])
+    assert losses.masked_mean(values, mask) == 1.5
+    assert losses.masked_mean(values, torch.zeros(3)) == 0
+
+
+def test_the_background_loss_is_the_mean_over_the_kept_patches_of_the_batch() -> None:
+    x, outside = logits(3, 1, 6, 6), random_mask(3, 1, 6, 6)
+    kept = x[outside == 1]
+    expected = F.binary_cross_entropy(kept.sigmoid(), torch.ones_like(kept))
+    torch.testing.assert_close(losses.background_real_loss(x, outside), expected)
+    # Patches at the object have no say.
+    torch.testing.assert_close(losses.background_real_loss(torch.where(outside == 1, x, 77.0), outside), expected)
+
+
+def test_no_background_patch_at_all_gives_zero_loss_and_zero_gradient() -> None:
+    x = logits(2, 1, 4, 4).requires_grad_()
+    loss = losses.background_real_loss(x, torch.zeros(2, 1, 4, 4, dtype=torch.float64))
+    loss.backward()
+    assert loss == 0
+    assert x.grad is not None
+    assert x.grad.abs().max() == 0
+
+
+def test_the_auxiliary_loss_calls_background_one_and_object_zero_on_every_patch() -> None:
+    x, outside = logits(3, 1, 6, 6), random_mask(3, 1, 6, 6)
+    p = x.sigmoid()
+    expected = -(outside * p.log() + (1 - outside) * (1 - p).log()).mean()
+    torch.testing.assert_close(losses.background_aux_loss(x, outside), expected)
+    assert losses.background_aux_loss(20 * (2 * outside - 1), outside) < 1e-8
+
+
+def test_the_code_loss_is_minus_the_log_of_the_true_code() -> None:
+    x, codes = logits(5, 7), torch.tensor([0, 6, 3, 3, 1])
+    p = x.exp() / x.exp().sum(dim=1, keepdim=True)
+    expected = -torch.stack([p[n, c].log() for n, c in enumerate(codes.tolist())]).mean()
+    torch.testing.assert_close(losses.code_loss(x, codes), expected)
+    assert losses.code_loss(torch.zeros(2, 8), torch.tensor([0, 5])).item() == pytest.approx(2.0794415, abs=1e-6)
+
+
+@pytest.mark.parametrize("modes", [1, 2, 3])
+def test_the_class_loss_equals_brute_force_over_the_modes(modes: int) -> None:
+    x, labels = logits(6, 4 * modes), torch.tensor([0, 3, -1, 1, -1, 2])
+    expected = []
+    for n, label in enumerate(labels.tolist()):
+        if label >= 0:
+            p = x[n].softmax(dim=0)
+            expected.append(-sum(p[label * modes + mode] for mode in range(modes)).log())
+    torch.testing.assert_close(losses.class_loss(x, labels, modes), torch.stack(expected).mean())
+    scores = losses.class_scores(x, modes)
+    assert scores.shape == (6, 4)
+    torch.testing.assert_close(scores.softmax(1), x.softmax(1).view(6, 4, modes).sum(dim=2))
+
+
+def test_the_gradient_of_the_class_loss_is_the_formula_of_the_design() -> None:
+    """On class y: p(mode | y) (P(y) - 1); on any other code: its probability."""
+    modes, label = 3, 1
+    x = logits(1, 4 * modes).requires_grad_()
+    losses.class_loss(x, torch.tensor([label]), modes).backward()
+    p = x.detach()[0].softmax(dim=0)
+    own = slice(label * modes, (label + 1) * modes)
+    expected = p.clone()
+    expected[own] = p[own] / p[own].sum() * (p[own].sum() - 1)
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad[0], expected)
+
+
+def test_images_without_label_add_nothing_to_the_class_loss() -> None:
+    x = logits(4, 6).requires_grad_()
+    labels = torch.tensor([2, -1, 0, -1])
+    loss = losses.class_loss(x, labels, 2)
+    torch.testing.assert_close(loss, losses.class_loss(x[[0, 2]], labels[[0, 2]], 2))
+    loss.backward()
+    assert x.grad is not None
+    assert x.grad[[1, 3]].abs().max() == 0
+    assert x.grad[[0, 2]].abs().min() > 0
+
+
+def test_a_batch_without_any_label_has_zero_class_loss_and_zero_gradient() -> None:
+    x = logits(3, 6).requires_grad_()
+    loss = losses.class_loss(x, torch.full((3,), -1), 2)
+    loss.backward()
+    assert loss == 0
+    assert x.grad is not None
+    assert x.grad.abs().max() == 0
+
+
+def test_the_mask_loss_of_flat_masks_is_known() -> None:
+    def flat(share: float) -> float:
+        return losses.mask_loss(torch.full((2, 1, 4, 4), share)).item()
+
+    assert flat(0.5) == pytest.approx(1.0)  # grey: one bit, no limit broken
+    assert flat(0.0) == pytest.approx(0.1, abs=1e-4)  # empty: a tenth below the limit, no entropy
+    assert flat(1.0) == pytest.approx(0.1, abs=1e-4)
+    assert flat(0.05) == pytest.approx(0.05 + 0.286397, abs=1e-5)
+    half = torch.zeros(1, 1, 4, 4)
+    half[..., :2] = 1
+    assert losses.mask_loss(half).item() == pytest.approx(0.0, abs=1e-4)  # what it is to become
+
+
+def test_the_mask_loss_looks_at_the_size_of_each_mask_alone() -> None:
+    """An empty and a full mask do not cancel."""
+    pair = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)])
+    assert losses.mask_loss(pair).item() == pytest.approx(0.1, abs=1e-4)
+    masks = torch.rand(3, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    each = [losses.mask_loss(mask[None]) for mask in masks]
+    torch.testing.assert_close(losses.mask_loss(masks), torch.stack(each).mean())
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.real_loss,
+        losses.fake_loss,
+        lambda x: losses.background_real_loss(x, torch.tensor([[1.0, 0, 1, 1], [0, 0, 1, 0]])),
+        lambda x: losses.background_aux_loss(x, torch.tensor([[1.0, 0, 1, 1], [0, 0, 1, 0]])),
+        lambda x: losses.code_loss(x, torch.tensor([1, 0])),
+        lambda x: losses.class_loss(x, torch.tensor([1, 0]), 2),
+    ],
+)
+def test_extreme_logits_stay_finite_under_bfloat16_autocast(loss: Callable[[Tensor], Tensor]) -> None:
+    x = torch.tensor([[1e4, -1e4, 0, -1e4], [-1e4, -1e4, 1e4, 1e4]], dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(x)
+    value.backward()
+    assert value.isfinite()
+    assert value > 100  # these are badly wrong answers, not clamped ones
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert x.grad.abs().max() > 0
+
+
+def test_the_gradient_norm_is_over_all_parameters_and_skips_those_without() -> None:
+    first, second, idle = (nn.Parameter(torch.zeros(shape)) for shape in ((2, 2), (3,), (1,)))
+    first.grad, second.grad = torch.tensor([[1.0, 2], [0, 4]]), torch.tensor([2.0, 0, 0])
+    optimizer = torch.optim.Adam([{"params": [first]}, {"params": [second, idle]}])
+    assert losses.gradient_norm(optimizer).item() == pytest.approx(5.0)

@@ -1,0 +1,374 @@
+"""Training as a user meets it: what a run leaves, how it goes on after every kind of end, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from tiny_runs import BATCH, assert_same_run, files, rows, status, tiny_config
+
+from finegan_aug import training
+from finegan_aug.cli import main
+from finegan_aug.data.manifest import Manifest
+from finegan_aug.data.toy import TOY_CLASSES
+from finegan_aug.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NonFiniteError,
+    RunLockedError,
+    StorageError,
+    WorldSizeError,
+)
+from finegan_aug.metrics_log import MetricsLog
+from finegan_aug.models.game import FakeBatch, FineGAN, Terms
+from finegan_aug.preparation import check_batch
+from finegan_aug.run_folder import run_lock
+from finegan_aug.training import TermSums, real_images, train
+from finegan_aug.training_state import TrainingState
+
+
+def copied(run: Path, to: Path) -> Path:
+    return Path(shutil.copytree(run, to / "run"))
+
+
+def checkpoints(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def at_row(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
+    """Does something in the middle of the loop: right after line `number` of metrics.jsonl was written."""
+    written, append = [0], MetricsLog.append
+
+    def acting(self: MetricsLog, row: dict[str, float | int]) -> None:
+        append(self, row)
+        written[0] += 1
+        if written[0] == number:
+            act()
+
+    monkeypatch.setattr(MetricsLog, "append", acting)
+
+
+def test_a_run_leaves_its_configuration_status_metrics_grids_and_last_checkpoint(trained_run: Path) -> None:
+    config = json.loads((trained_run / "config.json").read_text())
+    assert config["classes"] == list(TOY_CLASSES)
+    assert config["config"]["num_children"] == 12
+    assert config["config"]["child_to_parent"] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert status(trained_run) == {"state": "done", "exit_code": 0, "seen_images": 80, "message": ""}
+    found = rows(trained_run)
+    assert [row["step"] for row in found] == list(range(1, 11))
+    assert [row["seen_images"] for row in found] == list(range(8, 88, 8))
+    assert {"background_real", "child_class", "g_child", "g_parent_code", "g_child_code"} <= set(found[0])
+    assert checkpoints(trained_run) == ["step-000000010"]
+    assert Image.open(trained_run / "reals.png").size == (8 * 33 - 1, 8 * 33 - 1)
+    for name in ("init", "000000"):
+        assert Image.open(trained_run / f"fakes_{name}.png").size == (8 * 33 - 1, 8 * 33 - 1)
+        assert Image.open(trained_run / f"codes_{name}.png").size == (8 * 33 - 1, 12 * 33 - 1)
+        assert Image.open(trained_run / f"stages_{name}.png").size == (5 * 33 - 1, 8 * 33 - 1)
+    assert (trained_run / "fakes_init.png").read_bytes() != (trained_run / "fakes_000000.png").read_bytes()
+    assert not (trained_run / "LOCK").exists()
+
+
+def test_the_same_command_on_a_finished_run_changes_no_byte(
+    trained_run: Path, toy_data: Manifest, tmp_path: Path
+) -> None:
+    run = copied(trained_run, tmp_path)
+    assert train(tiny_config(), toy_data, run) == run
+    assert files(run) == files(trained_run)
+
+
+def test_a_longer_training_goes_on_where_the_shorter_one_ended(
+    trained_run: Path, toy_data: Manifest, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train(tiny_config(total_kimg=0.04), toy_data, run)
+    assert status(run)["seen_images"] == 40
+    train(tiny_config(), toy_data, run)
+    assert_same_run(run, trained_run)
+
+
+def test_a_run_that_broke_off_equals_an_undisturbed_one_bit_for_bit(
+    trained_run: Path, toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    config = tiny_config(checkpoint_kimg=0.032, grid_kimg=0.016)  # neither interval changes what is learnt
+
+    def fall_over() -> None:
+        raise RuntimeError("out of memory\nand more")
+
+    at_row(monkeypatch, 7, fall_over)
+    torch.manual_seed(5)  # nor does the global generator
+    generator_state = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(config, toy_data, run)
+    assert torch.equal(torch.get_rng_state(), generator_state)
+    assert status(run) == {"state": "failed", "exit_code": 1, "seen_images": 32, "message": "out of memory"}
+    assert checkpoints(run) == ["step-000000004"]
+    assert len(rows(run)) == 7
+
+    monkeypatch.undo()
+    train(config, toy_data, run)
+    assert status(run)["state"] == "done"
+    assert_same_run(run, trained_run)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_saves_at_once_and_goes_on_bit_for_bit(
+    trained_run: Path,
+    toy_data: Manifest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    run = tmp_path / "run"
+    before = signal.getsignal(number)
+    at_row(monkeypatch, 4, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(SystemExit) as stopped:
+        train(tiny_config(), toy_data, run)
+    assert stopped.value.code == code
+    assert signal.getsignal(number) == before
+    assert checkpoints(run) == ["step-000000005"]
+    message = "stopped on request; run the same command to go on"
+    assert status(run) == {"state": "stopped", "exit_code": code, "seen_images": 40, "message": message}
+    monkeypatch.undo()
+    train(tiny_config(), toy_data, run)
+    assert_same_run(run, trained_run)
+
+
+def command_line(toy_folder: Path, run: Path, *more: str) -> list[str]:
+    """`tiny_config()` as a user types it."""
+    text = "--preset slim-32 --width 0.05 --ndf 4 --z_dim 8 --num_parents 4 --modes_per_class 1 --batch_size 8"
+    text += " --total_kimg 0.08 --log_kimg 0.008 --checkpoint_kimg 0.032"
+    data = ["--test_data", str(toy_folder / "test"), "--box_file", str(toy_folder / "train_boxes.csv")]
+    data += ["--test_box_file", str(toy_folder / "test_boxes.csv")]
+    return ["train", str(toy_folder / "train"), "--out", str(run), *data, *text.split(), *more]
+
+
+def test_a_killed_command_goes_on_when_it_is_typed_again(
+    trained_run: Path, toy_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Another process, so that it can die as in a power cut: with its first checkpoint renamed, nothing else tidied."""
+    run = tmp_path / "run"
+    line = command_line(toy_folder, run)
+    script = (
+        "import sys, torch; torch.set_num_threads(1); from finegan_aug.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script, *line],
+        env=os.environ | {"FINEGAN_AUG_FAIL": "ckpt.before-prune"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert killed.returncode == 9, killed.stderr.decode()
+    assert status(run)["state"] == "running"
+    assert (run / "LOCK").exists()
+    assert main(line) == 0
+    said = capfd.readouterr().err
+    assert re.search(rf"warning: {run}: process \d+ was killed; going on\n", said)
+    assert "0.1/0.1 kimg (100 %)" in said
+    assert not (run / "LOCK").exists()
+    assert_same_run(run, trained_run)
+
+
+def test_another_configuration_is_refused_with_the_difference_and_nothing_is_touched(
+    trained_run: Path, toy_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(trained_run, tmp_path)
+    assert main(command_line(toy_folder, run, "--lr", "0.001", "--ndf", "8", "--total_kimg", "0.2")) == 4
+    assert capfd.readouterr().err == (
+        "error: the run folder belongs to another configuration (config.lr: 0.0002 -> 0.001; config.ndf: 4 -> 8)\n"
+        "fix: use --overwrite or another --out\n"
+    )
+    assert files(run) == files(trained_run)
+
+
+def test_other_photographs_are_refused(trained_run: Path, toy_data: Manifest, tmp_path: Path) -> None:
+    run = copied(trained_run, tmp_path)
+    fewer = replace(toy_data, images=tuple(image for image in toy_data.images if image.path != toy_data.images[0].path))
+    with pytest.raises(CheckpointError, match="data_sha256"):
+        train(tiny_config(), fewer, run)
+    assert files(run) == files(trained_run)
+
+
+def test_overwrite_sets_the_old_run_aside_with_all_that_was_said_about_it(
+    trained_run: Path, toy_data: Manifest, tmp_path: Path
+) -> None:
+    run = copied(trained_run, tmp_path)
+    (run / "audit.json").write_text("{}")  # of the old codes
+    train(tiny_config(lr=1e-3, total_kimg=0.016), toy_data, run, overwrite=True)
+    assert checkpoints(run) == ["step-000000002"]
+    assert [row["step"] for row in rows(run)] == [1, 2]
+    assert not (run / "audit.json").exists()
+    (aside,) = run.glob(".overwritten-*")
+    crops = {name for name in files(trained_run) if name.startswith("crops/")}
+    assert files(aside) == {k: v for k, v in files(trained_run).items() if k not in crops} | {"audit.json": b"{}"}
+    assert crops <= files(run).keys()
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_can_be_started_with_corrected_options(
+    toy_data: Manifest, tmp_path: Path
+) -> None:
+    unknown = replace(toy_data, images=tuple(replace(image, box=None) for image in toy_data.images))
+    with pytest.raises(DataError, match="add the missing boxes or choose boxes=none"):
+        train(tiny_config(total_kimg=0.008), unknown, tmp_path)
+    assert status(tmp_path)["exit_code"] == 3
+    train(tiny_config(total_kimg=0.008, boxes="none"), unknown, tmp_path)
+    assert status(tmp_path)["exit_code"] == 0
+    assert "g_mask" in rows(tmp_path)[0]
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_last_checkpoint(
+    trained_run: Path, toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, losses = [0], FineGAN.generator_losses
+
+    def broken(self: FineGAN, fake: FakeBatch) -> Terms:
+        calls[0] += 1
+        terms = losses(self, fake)
+        return terms | {"g_child_code": terms["g_child_code"] * (float("nan") if calls[0] == 6 else 1)}
+
+    monkeypatch.setattr(FineGAN, "generator_losses", broken)
+    config = tiny_config(checkpoint_kimg=0.032)
+    with pytest.raises(NonFiniteError) as error:
+        train(config, toy_data, tmp_path)
+    assert error.value.cause == "loss terms must be finite, found g_child_code = nan before image 48"
+    assert (
+        error.value.remedy == "lower --lr and start anew with --overwrite or another --out; the last checkpoint is kept"
+    )
+    assert status(tmp_path)["exit_code"] == 5
+    assert checkpoints(tmp_path) == ["step-000000004"]
+    assert len(rows(tmp_path)) == 5
+    train(config, toy_data, tmp_path)
+    assert_same_run(tmp_path, trained_run)
+
+
+def failing_saves(monkeypatch: pytest.MonkeyPatch, numbers: set[int]) -> None:
+    calls, save = [0], TrainingState.save
+
+    def full(self: TrainingState, *arguments: object) -> Path:
+        calls[0] += 1
+        if calls[0] in numbers:
+            raise StorageError("cannot write checkpoint: No space left on device", "free space")
+        return save(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TrainingState, "save", full)
+
+
+def test_a_full_disk_while_saving_is_a_warning_and_training_goes_on(
+    trained_run: Path, toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_saves(monkeypatch, {1, 2, 4})  # of steps 2, 4, 6, 8, 10: never three in a row
+    with pytest.warns(RuntimeWarning, match="checkpoint at step . not saved: cannot write checkpoint") as warned:
+        train(tiny_config(checkpoint_kimg=0.016), toy_data, tmp_path)
+    assert sum("not saved" in str(warning.message) for warning in warned) == 3
+    assert checkpoints(tmp_path) == ["step-000000006", "step-000000010"]
+    assert_same_run(tmp_path, trained_run)
+
+
+@pytest.mark.filterwarnings("ignore:checkpoint at step")
+@pytest.mark.parametrize(("numbers", "seen"), [({2, 3, 4}, 16), ({5}, 64)])
+def test_the_third_failed_save_in_a_row_and_the_last_one_are_errors(
+    toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: set[int], seen: int
+) -> None:
+    failing_saves(monkeypatch, numbers)
+    with pytest.raises(StorageError, match="No space left on device"):
+        train(tiny_config(checkpoint_kimg=0.016), toy_data, tmp_path)
+    assert status(tmp_path)["exit_code"] == 74
+    assert status(tmp_path)["seen_images"] == seen  # what is safe
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(trained_run: Path, toy_data: Manifest, tmp_path: Path) -> None:
+    run = copied(trained_run, tmp_path)
+    with run_lock(run), pytest.raises(RunLockedError, match=f"is in use by process {os.getpid()}"):
+        train(tiny_config(lr=1e-3), toy_data, run, overwrite=True)
+    assert files(run) == files(trained_run)
+
+
+def test_another_number_of_processes_than_asked_for_is_refused(
+    toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "the run must have 2 processes as asked, found 1; launch with torchrun --nproc_per_node 2"
+    with pytest.raises(WorldSizeError, match=words):
+        train(tiny_config(), toy_data, tmp_path / "run", expect_processes=2)
+    monkeypatch.setenv("EXPECTED_WORLD_SIZE", "2")
+    with pytest.raises(WorldSizeError, match=words) as error:
+        train(tiny_config(), toy_data, tmp_path / "run")
+    assert error.value.exit_code == 6
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_must_divide_among_the_processes() -> None:
+    check_batch(tiny_config(), 4)
+    with pytest.raises(
+        ConfigError, match="batch_size must be a multiple of the 3 processes, got 8; change --batch_size"
+    ):
+        check_batch(tiny_config(), 3)
+
+
+def test_the_batch_size_changes_neither_the_images_nor_the_noise_and_codes(toy_data: Manifest, tmp_path: Path) -> None:
+    small, large = (tiny_config(batch_size=size).resolve(12) for size in (8, 16))
+    streams = [real_images(Accelerator(), config, toy_data, tmp_path) for config in (small, large)]
+    parts = [streams[0].batch(range(first, first + 8)) for first in (40, 48)]  # across the end of the first epoch
+    whole = streams[1].batch(range(40, 56))
+    for name in whole._fields:
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name)), name
+    epoch = streams[1].indices(range(48, 96)).tolist()
+    assert sorted(epoch) == list(range(48))
+    assert epoch != streams[1].indices(range(48)).tolist()
+    noise = [FineGAN(small).sample_codes(range(first, first + 8)) for first in (40, 48)]
+    expected = FineGAN(large).sample_codes(range(40, 56))
+    assert torch.equal(torch.cat([z for z, _ in noise]), expected[0])
+    assert torch.equal(torch.cat([codes for _, codes in noise]), expected[1])
+
+
+def test_lines_hold_the_mean_since_the_last_line(trained_run: Path, toy_data: Manifest, tmp_path: Path) -> None:
+    train(tiny_config(log_kimg=0.032), toy_data, tmp_path)
+    single, found = rows(trained_run), rows(tmp_path)
+    assert [row["step"] for row in found] == [4, 8, 10]
+    for row, steps in zip(found, ((0, 4), (4, 8), (8, 10)), strict=True):
+        mean = sum(line["g_child"] for line in single[slice(*steps)]) / (steps[1] - steps[0])
+        assert row["g_child"] == pytest.approx(mean, rel=1e-6)
+
+
+def test_a_multiple_of_an_interval_is_found_in_whole_images() -> None:
+    # 0.07 * 1000 is 70.00000000000001
+    assert [seen for seen in range(10, 160, 10) if training._crossed(seen, 10, 0.07)] == [70, 140]
+    assert [seen for seen in range(32, 200, 32) if training._crossed(seen, 32, 0.05)] == [64, 128, 160]
+
+
+def test_the_first_term_that_is_infinite_is_named() -> None:
+    sums = TermSums()
+    sums.add({"a": torch.tensor(1.0), "b": torch.tensor(2.0)})
+    sums.add({"a": torch.tensor(2.0), "b": torch.tensor(4.0)})
+    assert sums.mean(Accelerator(), 8) == {"a": 1.5, "b": 3.0}
+    sums.add({"a": torch.tensor(1.0), "b": torch.tensor(float("-inf"))})
+    with pytest.raises(NonFiniteError, match="found b = -inf before image 16"):
+        sums.mean(Accelerator(), 16)
+
+
+def test_a_tracker_that_is_not_installed_is_refused(toy_data: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="log_with must be an installed tracker .*, got 'tensorbord'; install it or"):
+        train(tiny_config(), toy_data, tmp_path / "run", log_with="tensorbord")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")
+def test_a_tracker_gets_what_metrics_jsonl_gets(toy_data: Manifest, tmp_path: Path) -> None:
+    train(tiny_config(total_kimg=2 * BATCH / 1000), toy_data, tmp_path, log_with="tensorboard")
+    assert len(rows(tmp_path)) == 2
+    assert list(tmp_path.rglob("events.out.tfevents*"))
