@@ -1,4 +1,4 @@
-"""What a training run would be: its settings, three real steps, a checkpoint, and what the whole would cost."""
+"""What a training run would be: its settings, a few real steps with a checkpoint between them, and the cost of it all."""
 
 from __future__ import annotations
 
@@ -6,99 +6,173 @@ import json
 import resource
 import shutil
 import sys
-from contextlib import suppress
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
-from finegan_aug.checkpoint import latest_checkpoint
+from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from finegan_aug.config import FineGANConfig
+from finegan_aug.data.folder import load_data
 from finegan_aug.data.manifest import Manifest
-from finegan_aug.synthesis import load_generator
+from finegan_aug.preparation import launched, settled_precision
+from finegan_aug.pseudo_labels import TEACHER_KIMG
 from finegan_aug.training import train
+
+STEPS_SEC = 8.0  # what the timed steps may take together, if more than the needed two are to be timed
+MAX_STEPS = 20
+MAX_IMAGES = 256  # whose crops are cut
+GRACE_SEC = 20.0  # torchrun kills 30 s after it was told to stop: a step and a save must fit
 
 
 @dataclass(frozen=True)
-class Projection:
-    """What a run is expected to need."""
+class DryRunReport:
+    """What a run is expected to need, from a few steps of it. Bytes and seconds."""
 
-    step_sec: float  # of one update with `batch_size` real images
-    training_hours: float  # without grids and checkpoints
-    memory_gb: float  # most that this process had so far: of the GPU where there is one, else of the machine
-    checkpoint_gb: float
-    disk_gb: float  # kept checkpoints and the crop cache
+    step_sec: float  # one update with `batch_size` real images, all processes together
+    sec_per_kimg: float
+    save_sec: float  # one checkpoint
+    total_sec: float  # training and checkpoints; not the teacher of unlabelled images
+    memory_bytes: int  # most that this process had so far: of the GPU where there is one, else of the machine
+    checkpoint_bytes: int
+    crops_bytes: int
+    disk_bytes: int  # crops and checkpoints at their most
+    free_bytes: int  # on the disk of the run folder
+    warnings: tuple[str, ...]
 
     def __str__(self) -> str:
-        return (
-            f"a step takes {self.step_sec:.3f} s, the training about {self.training_hours:.2f} h, "
-            f"{self.memory_gb:.2f} GB of memory and {self.disk_gb:.2f} GB on disk "
-            f"({self.checkpoint_gb:.3f} GB a checkpoint)"
-        )
+        lines = [
+            f"time    {self.sec_per_kimg:.1f} s per kimg ({self.step_sec:.3f} s a step), {duration(self.total_sec)} in all",
+            f"memory  {size(self.memory_bytes)}",
+            f"disk    {size(self.disk_bytes)} of {size(self.free_bytes)} free: a checkpoint "
+            f"{size(self.checkpoint_bytes)}, saved in {self.save_sec:.1f} s; crops {size(self.crops_bytes)}",
+        ]
+        return "\n".join([*lines, *(f"warning: {line}" for line in self.warnings)])
 
 
 def dry_run(
-    config: FineGANConfig, manifest: Manifest, run_dir: Path, *, expect_processes: int | None = None
-) -> Projection | None:
-    """Print the resolved settings, make three steps, write and read a checkpoint, and project the cost of the rest.
+    config: FineGANConfig, data: str | Path | Manifest, run_dir: str | Path, *, expect_processes: int | None = None
+) -> DryRunReport | None:
+    """Prints the resolved settings, trains a few steps, saves, goes on from there, and projects the cost of the rest.
 
-    Works in `run_dir/.dry-run`, which is removed again; the run itself is not touched.
+    Works in a folder beside `run_dir`, on the same disk, which is removed again; `run_dir` is not touched.
 
     Returns:
-        The projection; None on all processes but the first.
+        The report; None on all processes but the first.
 
     Raises:
         FineGANAugError: whatever the run itself would raise at its start.
     """
-    resolved = config.resolve(len(manifest.classes))
-    folder = run_dir / ".dry-run"
-    state = PartialState(cpu=not torch.accelerator.is_available())  # without this, torchrun on CPUs counts one process
+    manifest = data if isinstance(data, Manifest) else load_data(data)
+    resolved = settled_precision(config.resolve(len(manifest.classes)))
+    state = launched()
     if state.is_main_process:
-        print("\n".join(f"{name}: {json.dumps(value)}" for name, value in resolved.to_json().items()))
-        shutil.rmtree(folder, ignore_errors=True)
-    state.wait_for_everyone()
-    # A teacher for unlabelled images costs minutes once, and a step nothing.
+        print("\n".join(f"{name}: {json.dumps(value)}" for name, value in resolved.to_json().items()), flush=True)
+    some = _thinned(manifest)
     batch_kimg = resolved.batch_size / 1000
-    short = replace(resolved, total_kimg=3 * batch_kimg, log_kimg=batch_kimg / 2, pseudo_labels=None)
-    try:
-        train(short, manifest, folder, expect_processes=expect_processes)
+    # Every step is logged, so that its time can be read. A teacher would cost minutes once, and a step nothing.
+    short = replace(resolved, log_kimg=batch_kimg, pseudo_labels=None)
+    with _folder_beside(Path(run_dir)) as folder:
+        train(replace(short, total_kimg=2 * batch_kimg), some, folder, expect_processes=expect_processes)
+        steps = 4 + min(MAX_STEPS, int(STEPS_SEC / _step_sec(folder)))
+        train(replace(short, total_kimg=steps * batch_kimg), some, folder)
+        state.wait_for_everyone()
         if not state.is_main_process:
             return None
-        projection = _project(resolved, folder)
-        print(projection)
-        return projection
+        report = _report(resolved, manifest, len(some.of("train")), folder)
+    print(report)
+    return report
+
+
+def _thinned(manifest: Manifest) -> Manifest:
+    """The same data with at most `MAX_IMAGES` training images, so that cutting crops takes seconds."""
+    train_images = manifest.of("train")
+    stride = -(-len(train_images) // MAX_IMAGES)
+    return replace(manifest, images=tuple(train_images[:: max(1, stride)]))
+
+
+@contextmanager
+def _folder_beside(run_dir: Path) -> Iterator[Path]:
+    """One temporary folder for all processes, in the nearest folder above `run_dir` that is there already."""
+    above = next(folder for folder in run_dir.absolute().parents if folder.is_dir())
+    main = launched().is_main_process
+    shared = [tempfile.mkdtemp(prefix=".dry-run-", dir=above) if main else ""]
+    broadcast_object_list(shared)
+    try:
+        yield Path(shared[0])
     finally:
-        if state.is_main_process:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                run_dir.rmdir()  # empty if the dry run made it
+        if main:
+            shutil.rmtree(shared[0], ignore_errors=True)
 
 
-def _project(config: FineGANConfig, folder: Path) -> Projection:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    step_sec = rows[2]["sec"] - rows[1]["sec"]
-    load_generator(folder)  # reads what was written, or says what is wrong with it
-    checkpoint = latest_checkpoint(folder)
-    assert checkpoint is not None
-    checkpoint_gb = _size_gb(checkpoint)
-    # One more than is kept stands on disk for a moment.
-    disk_gb = checkpoint_gb * (config.keep_checkpoints + 1) + _size_gb(folder / "crops")
-    return Projection(
+def _report(config: FineGANConfig, manifest: Manifest, num_cut: int, folder: Path) -> DryRunReport:
+    step_sec = _step_sec(folder)
+    sec_per_kimg = step_sec * 1000 / config.batch_size
+    found = latest_checkpoint(folder)
+    assert found is not None
+    tensors, state = load_checkpoint(found)
+    started_sec = time.monotonic()
+    save_checkpoint(folder / "again", step=state["step"], tensors=tensors, state={"seen_images": 0})
+    save_sec = time.monotonic() - started_sec
+    checkpoint_bytes = _bytes(found)
+    # Every crop is about as large as those that were cut.
+    crops_bytes = _bytes(folder / "crops") * len(manifest.of("train")) // num_cut
+    saves = config.total_kimg / config.checkpoint_kimg
+    report = DryRunReport(
         step_sec=step_sec,
-        training_hours=config.total_kimg * 1000 / config.batch_size * step_sec / 3600,
-        memory_gb=_memory_gb(),
-        checkpoint_gb=checkpoint_gb,
-        disk_gb=disk_gb,
+        sec_per_kimg=sec_per_kimg,
+        save_sec=save_sec,
+        total_sec=config.total_kimg * sec_per_kimg + saves * save_sec,
+        memory_bytes=_peak_memory_bytes(),
+        checkpoint_bytes=checkpoint_bytes,
+        crops_bytes=crops_bytes,
+        disk_bytes=crops_bytes + checkpoint_bytes * (config.keep_checkpoints + 1),  # a new one before the oldest goes
+        free_bytes=shutil.disk_usage(folder).free,
+        warnings=(),
     )
+    return replace(report, warnings=tuple(_warnings(config, manifest, report)))
 
 
-def _size_gb(folder: Path) -> float:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e9
+def _warnings(config: FineGANConfig, manifest: Manifest, report: DryRunReport) -> Iterator[str]:
+    if report.disk_bytes > report.free_bytes:
+        yield "the disk is too small: free space or choose another --out"
+    if report.step_sec + report.save_sec > GRACE_SEC:
+        yield f"a step and a checkpoint take longer than {GRACE_SEC:.0f} s: a launcher that is stopped may cut them off"
+    if config.labels == "tied" and config.pseudo_labels is not None and manifest.of("train", labelled=False):
+        yield f"a teacher will name unlabelled images first, {TEACHER_KIMG:.0f} kimg of a small network not counted here"
 
 
-def _memory_gb() -> float:
+def _step_sec(folder: Path) -> float:
+    """Mean time of the steps after the first two: those that start a process are slow."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    first, last = rows[min(3, len(rows) - 2)], rows[-1]
+    return max((last["sec"] - first["sec"]) / (last["step"] - first["step"]), 1e-3)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _peak_memory_bytes() -> int:
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
+        return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def size(count: int) -> str:
+    """`1.2 GB`, `35.0 MB`; decimal, as disks are sold."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def duration(sec: float) -> str:
+    """`2 h 5 min` or `3 min 20 s`."""
+    if sec >= 3600:
+        return f"{int(sec) // 3600} h {int(sec) % 3600 // 60} min"
+    return f"{int(sec) // 60} min {int(sec) % 60} s"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, broadcast
 
 from finegan_aug import __version__
 from finegan_aug.config import FineGANConfig
@@ -139,13 +139,33 @@ class RunRecord:
 
 
 @contextmanager
-def owned_run(run_dir: Path, accelerator: Accelerator) -> Iterator[RunRecord]:
-    """Holds the folder for this run and keeps status.json true, whatever ends the run."""
+def all_or_none(accelerator: Accelerator) -> Iterator[None]:
+    """Ends all processes alike where the first one fails at what it does alone; the others without a word."""
+    failed: FineGANAugError | None = None
+    try:
+        yield
+    except FineGANAugError as error:
+        failed = error
+    code = torch.tensor(failed.exit_code if failed else 0, device=accelerator.device)
+    broadcast(code)
+    if failed is not None:
+        raise failed
+    if int(code):
+        raise SystemExit(int(code))
+
+
+@contextmanager
+def owned_run(
+    run_dir: Path, accelerator: Accelerator, config: FineGANConfig, manifest: Manifest, *, overwrite: bool
+) -> Iterator[RunRecord]:
+    """Holds the folder for this run, settles it and keeps status.json true, whatever ends the run."""
     record = RunRecord()
-    if not accelerator.is_main_process:
-        yield record
-        return
-    with run_lock(run_dir):
+    with ExitStack() as held:
+        with all_or_none(accelerator):
+            if accelerator.is_main_process:
+                held.enter_context(run_lock(run_dir))
+                settle(config, manifest, run_dir, overwrite=overwrite)
+                record.begin(run_dir)
         try:
             yield record
         except SystemExit as error:

@@ -27,7 +27,7 @@ from finegan_aug.grids import COLUMNS, save_grid, write_training_grids
 from finegan_aug.losses import gradient_norm
 from finegan_aug.metrics_log import MetricsLog
 from finegan_aug.models.game import Terms
-from finegan_aug.preparation import RunRecord, check_batch, make_accelerator, owned_run, settle, settled_precision
+from finegan_aug.preparation import RunRecord, all_or_none, check_batch, make_accelerator, owned_run, settled_precision
 from finegan_aug.progress import Progress
 from finegan_aug.pseudo_labels import training_labels
 from finegan_aug.stopping import StopRequest
@@ -68,24 +68,21 @@ def train(
     manifest = data if isinstance(data, Manifest) else load_data(data)
     config = config.resolve(len(manifest.classes))
     check_batch(config, accelerator.num_processes)
-    with StopRequest() as stop, owned_run(run_dir, accelerator) as record:
-        if accelerator.is_main_process:
-            settle(config, manifest, run_dir, overwrite=overwrite)
-            record.begin(run_dir)
-        accelerator.wait_for_everyone()
+    with StopRequest() as stop, owned_run(run_dir, accelerator, config, manifest, overwrite=overwrite) as record:
         if log_with is not None:
             flat = {key: str(value) for key, value in config.to_json().items()}
             accelerator.init_trackers("finegan_aug", config=flat)
         stream = real_images(accelerator, config, manifest, run_dir)
         _loop(accelerator, config, stream, run_dir, stop, record)
-        accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()  # not end_training(), which would also part the processes for whatever comes next
     return run_dir
 
 
 def real_images(accelerator: Accelerator, config: FineGANConfig, manifest: Manifest, run_dir: Path) -> RealStream:
-    """Opens the crop cache; the main process cuts it first and names what a teacher may name."""
+    """Opens the crop cache, cut by whichever process comes first; the main process asks the teacher for labels."""
+    crops = build_crops(manifest, resolution=config.resolution, boxes=config.boxes, cache_dir=run_dir / "crops")
     with accelerator.main_process_first():
-        crops = build_crops(manifest, resolution=config.resolution, boxes=config.boxes, cache_dir=run_dir / "crops")
         labels = training_labels(config, crops, run_dir)
     if accelerator.is_main_process and not (run_dir / "reals.png").exists():
         shown = torch.arange(COLUMNS * COLUMNS) * len(crops) // (COLUMNS * COLUMNS)
@@ -158,22 +155,24 @@ def _loop(
             ending = exit_code != 0 or seen >= total_images
             save = ending or _crossed(seen, batch, config.checkpoint_kimg)
             draw = ending or _crossed(seen, batch, config.grid_kimg)
-            if save or _crossed(seen, batch, config.log_kimg):
-                row = sums.mean(accelerator, seen)
-                accelerator.log(row, step=seen)
-                if metrics is not None:
-                    sec = round(time.monotonic() - started_sec, 2)
-                    metrics.append({"step": step, "seen_images": seen, "sec": sec, **row})
+            log = save or _crossed(seen, batch, config.log_kimg)
             progress.advance_to(seen / 1000)
+            if not (log or draw):
+                continue
+            row = sums.mean(accelerator, seen) if log else {}
             if save or draw:
                 state.average_buffers(accelerator)
-            if draw and main:
-                write_training_grids(state.average, run_dir, f"{seen // 1000:06d}", config)
-            if save and metrics is not None:
+            with all_or_none(accelerator):
                 spent_sec = time.monotonic() - started_sec
-                numbers = {"seen_images": seen, "metrics_bytes": metrics.length_bytes(), "spent_sec": spent_sec}
-                failed_saves = _save(state, config, run_dir, step, numbers, failed_saves, final=ending)
-                record.seen_images = record.seen_images if failed_saves else seen
+                if log and metrics is not None:
+                    accelerator.log(row, step=seen)
+                    metrics.append({"step": step, "seen_images": seen, "sec": round(spent_sec, 2), **row})
+                if draw and main:
+                    write_training_grids(state.average, run_dir, f"{seen // 1000:06d}", config)
+                if save and metrics is not None:
+                    numbers = {"seen_images": seen, "metrics_bytes": metrics.length_bytes(), "spent_sec": spent_sec}
+                    failed_saves = _save(state, config, run_dir, step, numbers, failed_saves, final=ending)
+                    record.seen_images = record.seen_images if failed_saves else seen
             if exit_code:
                 raise SystemExit(exit_code)
     record.seen_images = step * batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -36,8 +37,10 @@ class TrainingState:
             for name, networks in (("g", game.generator_networks()), ("d", game.discriminator_networks()))
         }
         if accelerator.num_processes > 1:
-            for name, network in self.plain.items():
-                setattr(game, name, accelerator.prepare(network))
+            with warnings.catch_warnings():  # torch 2.9 does not know the option that is to replace this one
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+                for name, network in self.plain.items():
+                    setattr(game, name, accelerator.prepare(network))
 
     def set_learning_rate(self, lr: float) -> None:
         for optimizer in self.optimizers.values():

@@ -1,9 +1,9 @@
-"""Measure a generator against photographs: FID, KID, IS, precision and recall, clustering.
+"""Measure a generator against the photographs of its run: FID, KID, IS, precision and recall, classes, clustering.
 
     python recipes/evaluate.py runs/flowers --synthetic synthetic/flowers
 
-Every number carries the network that gave its features, the number of images and the split. The same as
-`finegan-aug evaluate`.
+Writes evaluation.json, audit.json and figures/ into the run folder. Every number carries the network that gave its
+features, the number of images and the split; no test image is read. The same as `finegan-aug evaluate`.
 """
 
 from __future__ import annotations

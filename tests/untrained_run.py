@@ -18,6 +18,9 @@ def untrained_run(folder: Path, config: FineGANConfig, manifest: Manifest | None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = Generator(config)
+    with torch.no_grad():  # codes and noise must show in the pixels, as after a training
+        for layer in (generator.background_image, generator.parent.image, generator.child.image):
+            layer.weight.mul_(20)
     state = {f"generator.{name}": value for name, value in generator.state_dict().items()}
     save_checkpoint(folder, step=1, tensors={"ema": state}, state={"seen_images": 32}, keep=1)
     write_json(folder / "config.json", {"config": config.to_json()})

@@ -1,0 +1,99 @@
+"""Two processes as torchrun starts them, on CPUs with gloo: one launch, looked at from several sides."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from tiny_runs import files, rows, status, tiny_config
+
+from finegan_aug.data.crops import build_crops
+from finegan_aug.data.manifest import Manifest, write_manifest
+from finegan_aug.data.stream import RealStream
+from finegan_aug.synthesis import synthesize
+from finegan_aug.training import train
+from finegan_aug.training_state import TrainingState
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def launched(toy_data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `launched.py` leaves; its last training is refused, so that the launcher ends with 1."""
+    out = tmp_path_factory.mktemp("launched")
+    write_manifest(toy_data, out / "data.jsonl")
+    script = Path(__file__).with_name("launched.py")
+    line = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script), str(out / "data.jsonl")]
+    done = subprocess.run([sys.executable, "-m", *line, str(out)], capture_output=True, timeout=240, check=False)
+    assert (out / "refused-1.json").exists(), done.stderr.decode()
+    assert done.returncode == 1
+    assert b"FutureWarning" not in done.stderr
+    return out
+
+
+def test_both_processes_end_with_the_same_networks(launched: Path) -> None:
+    first, second = (load_file(launched / f"networks-{rank}.safetensors") for rank in range(2))
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_the_gradient_is_the_mean_over_the_processes(launched: Path, toy_data: Manifest) -> None:
+    """Reference: one process, each half of the batch by itself, half of the sum; batch norm sees the same halves."""
+    config = tiny_config().resolve(12)
+    state = TrainingState(Accelerator(), config)
+    crops = build_crops(toy_data, resolution=32, boxes="given")
+    stream, game, halves = RealStream(config, crops, crops.labels), state.game, [range(4), range(4, 8)]
+    expected: dict[str, torch.Tensor] = {}
+
+    def note(name: str) -> None:
+        parameters = state.optimizers[name].param_groups[0]["params"]
+        expected.update({f"{name}/{i}": parameter.grad.clone() for i, parameter in enumerate(parameters)})
+
+    fakes = [game.forward(*game.sample_codes(positions), positions) for positions in halves]
+    for positions, fake in zip(halves, fakes, strict=True):
+        (sum(game.discriminator_losses(stream.batch(positions), fake).values()) / 2).backward()
+    note("d")
+    state.optimizers["d"].step()
+    with game.frozen_discriminators():
+        for fake in fakes:
+            (sum(game.generator_losses(fake).values()) / 2).backward()
+    note("g")  # with the information head's share of the discriminator's loss
+    for rank in range(2):
+        found = load_file(launched / f"gradients-{rank}.safetensors")
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_the_records_exist_once(launched: Path) -> None:
+    assert [row["step"] for row in rows(launched / "run")] == [1, 2, 3, 4]
+    assert status(launched / "run") == {"state": "done", "exit_code": 0, "seen_images": 32, "message": ""}
+    assert [path.name for path in (launched / "run" / "checkpoints").iterdir()] == ["step-000000004"]
+
+
+def test_a_refusal_ends_both_processes_at_once(launched: Path) -> None:
+    first, second = (json.loads((launched / f"refused-{rank}.json").read_text()) for rank in range(2))
+    assert (first["type"], first["code"]) == ("CheckpointError", 4)
+    assert (second["type"], second["code"]) == ("SystemExit", 4)  # the first one has said why
+    assert max(first["sec"], second["sec"]) < 10
+
+
+def test_one_process_writes_the_same_set_as_two(launched: Path, tmp_path: Path) -> None:
+    assert files(synthesize(launched / "run", tmp_path / "set", per_class=34)) == files(launched / "set")
+
+
+def test_one_process_goes_on_with_the_run_of_two(launched: Path, toy_data: Manifest) -> None:
+    run = launched / "run"
+    before = (run / "config.json").read_bytes()
+    train(tiny_config(total_kimg=0.032), toy_data, run)
+    assert (run / "config.json").read_bytes() == before
+    train(tiny_config(total_kimg=0.048), toy_data, run)
+    assert [row["step"] for row in rows(run)] == [1, 2, 3, 4, 5, 6]
+    assert status(run)["seen_images"] == 48
