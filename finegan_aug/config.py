@@ -37,7 +37,8 @@ WIDTHS: dict[str, Widths] = {
 _PRESETS: dict[str, dict[str, Any]] = {
     "classic": {
         "resolution": 128,
-        "mask_weight": 0.0,
+        "mask_size_weight": 0.0,
+        "mask_entropy_weight": 0.0,
         "ndf": 64,
         "d_norm": "batch",
         "labels": "discovered",
@@ -96,10 +97,11 @@ class FineGANConfig:
     background_weight: float = 10.0  # real/fake loss of the background patches (official: 10)
     class_weight: float = 1.0  # tied: class of real labelled crops, information head
     composite_code_weight: float = 1.0  # tied: child code on the composite image beside the masked object
-    mode_balance_weight: float = 0.0  # tied: even use of the modes of a class on real crops
     projection: bool = True  # tied: the child discriminator judges an image together with its class
     label_trunk: bool = True  # tied: the class of real labelled crops also trains the child discriminator's trunk
-    mask_weight: float = 1.0  # keeps masks from being empty, full or grey
+    mask_size_weight: float = 10.0  # keeps the area of masks within mask_area
+    mask_area: tuple[float, float] = (0.1, 0.5)  # smallest and largest share of the image that a mask covers
+    mask_entropy_weight: float = 0.1  # makes masks say yes or no
     diffaugment: tuple[str, ...] = ("translation",)  # of color, translation, cutout; child discriminator's inputs
     pseudo_labels: float | None = 0.95  # tied: name unlabelled images above this confidence of a teacher; None: never
 

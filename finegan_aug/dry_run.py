@@ -47,10 +47,11 @@ class DryRunReport:
 
     def __str__(self) -> str:
         lines = [
-            f"time    {self.sec_per_kimg:.1f} s per kimg ({self.step_sec:.3f} s a step), {duration(self.total_sec)} in all",
-            f"memory  {size(self.memory_bytes)}",
-            f"disk    {size(self.disk_bytes)} of {size(self.free_bytes)} free: a checkpoint "
-            f"{size(self.checkpoint_bytes)}, saved in {self.save_sec:.1f} s; crops {size(self.crops_bytes)}",
+            f"a step takes {self.step_sec:.3f} s, the training about {self.total_sec / 3600:.2f} h, "
+            f"{self.memory_bytes / 1e9:.2f} GB of memory and {self.disk_bytes / 1e9:.2f} GB of "
+            f"{self.free_bytes / 1e9:.0f} GB free on the disk",
+            f"{self.sec_per_kimg:.1f} s per kimg; a checkpoint is {self.checkpoint_bytes / 1e6:.1f} MB, saved in "
+            f"{self.save_sec:.1f} s; the crops are {self.crops_bytes / 1e6:.1f} MB",
         ]
         return "\n".join([*lines, *(f"warning: {line}" for line in self.warnings)])
 
@@ -76,7 +77,8 @@ def dry_run(
     some = _thinned(manifest)
     batch_kimg = resolved.batch_size / 1000
     # Every step is logged, so that its time can be read. A teacher would cost minutes once, and a step nothing.
-    short = replace(resolved, log_kimg=batch_kimg, pseudo_labels=None)
+    rare = {"grid_kimg": resolved.total_kimg, "checkpoint_kimg": resolved.total_kimg}
+    short = replace(resolved, log_kimg=batch_kimg, pseudo_labels=None, **rare)
     with _folder_beside(Path(run_dir)) as folder:
         train(replace(short, total_kimg=2 * batch_kimg), some, folder, expect_processes=expect_processes)
         steps = 4 + min(MAX_STEPS, int(STEPS_SEC / _step_sec(folder)))
@@ -148,7 +150,7 @@ def _warnings(config: FineGANConfig, manifest: Manifest, report: DryRunReport) -
 
 
 def _step_sec(folder: Path) -> float:
-    """Mean time of the steps after the first two: those that start a process are slow."""
+    """Mean time of the last steps of a training; its first ones, and those after going on, are slow."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     first, last = rows[min(3, len(rows) - 2)], rows[-1]
@@ -164,15 +166,3 @@ def _peak_memory_bytes() -> int:
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def size(count: int) -> str:
-    """`1.2 GB`, `35.0 MB`; decimal, as disks are sold."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def duration(sec: float) -> str:
-    """`2 h 5 min` or `3 min 20 s`."""
-    if sec >= 3600:
-        return f"{int(sec) // 3600} h {int(sec) % 3600 // 60} min"
-    return f"{int(sec) // 60} min {int(sec) % 60} s"

@@ -62,16 +62,19 @@ def class_loss(logits: Tensor, labels: Tensor, modes_per_class: int) -> Tensor:
     return losses / labelled.sum().clamp(min=1)
 
 
-def mask_loss(mask: Tensor) -> Tensor:
-    """Keeps a mask [N, 1, H, W] in (0, 1) from being empty, full or grey (naver-ai/c3-gan train.py).
+def mask_size_loss(mask: Tensor, smallest: float, largest: float) -> Tensor:
+    """Keeps the area of each mask [N, 1, H, W] in (0, 1) between two shares of the image (naver-ai/c3-gan train.py).
 
-    relu(0.1 - mean) + relu(mean - 0.9) + binary entropy in bits, means over images and pixels.
+    Mean over images of relu(smallest - area) + relu(area - largest).
     """
-    share = mask.mean(dim=(1, 2, 3))
-    limits = F.relu(0.1 - share) + F.relu(share - 0.9)
+    area = mask.float().mean(dim=(1, 2, 3))
+    return (F.relu(smallest - area) + F.relu(area - largest)).mean()
+
+
+def mask_entropy_loss(mask: Tensor) -> Tensor:
+    """Makes masks [N, 1, H, W] in (0, 1) say yes or no: mean binary entropy in bits (naver-ai/c3-gan train.py)."""
     p = mask.float().clamp(1e-6, 1 - 1e-6)
-    entropy = -(p * p.log2() + (1 - p) * (1 - p).log2())
-    return limits.mean() + entropy.mean()
+    return -(p * p.log2() + (1 - p) * (1 - p).log2()).mean()
 
 
 def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:

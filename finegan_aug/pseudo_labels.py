@@ -12,7 +12,7 @@ from finegan_aug.data.views import Crops
 from finegan_aug.features import fit_classifier
 from finegan_aug.files import read_json, write_json
 
-TEACHER_KIMG = 40.0
+TEACHER_KIMG = 16.0
 
 
 def training_labels(config: FineGANConfig, crops: Crops, run_dir: Path) -> Tensor:

@@ -53,7 +53,8 @@ def test_classic_has_the_official_settings() -> None:
     assert (classic.num_children, classic.num_parents, classic.background_weight) == (200, 20, 10.0)
     assert (classic.d_norm, classic.labels, classic.balanced_codes) == ("batch", "discovered", False)
     assert (classic.diffaugment, classic.ema_ramp) == ((), None)
-    assert (classic.class_weight, classic.composite_code_weight, classic.mask_weight) == (0.0, 0.0, 0.0)
+    assert (classic.class_weight, classic.composite_code_weight) == (0.0, 0.0)
+    assert (classic.mask_size_weight, classic.mask_entropy_weight) == (0.0, 0.0)
     assert classic.resolve(200).child_to_parent == tuple(c // 10 for c in range(200))
 
 

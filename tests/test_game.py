@@ -108,7 +108,7 @@ def named(networks: list[nn.Module]) -> list[tuple[str, nn.Parameter]]:
 
 
 def test_each_term_of_the_generator_reaches_the_stages_of_the_design() -> None:
-    game = make_game(boxes="given", composite_code_weight=0.0, mask_weight=0.0)
+    game = make_game(boxes="given", composite_code_weight=0.0, mask_size_weight=0.0, mask_entropy_weight=0.0)
     generator, terms = game.generator, game.generator_losses(fakes(game))
     background = nn.ModuleList([generator.background_trunk, generator.background_image])
     parent_heads = nn.ModuleList([generator.parent.tail, generator.parent.image, generator.parent.mask])
@@ -200,7 +200,7 @@ def test_the_discriminator_terms_are_those_of_the_design(d_norm: str) -> None:
 @pytest.mark.parametrize("d_norm", ["group", "batch", "none"])
 @pytest.mark.parametrize("boxes", ["given", "none"])
 def test_the_generator_terms_are_those_of_the_design(d_norm: str, boxes: str) -> None:
-    game = make_game(d_norm=d_norm, boxes=boxes, background_weight=7.0, composite_code_weight=3.0, mask_weight=0.5)
+    game = make_game(d_norm=d_norm, boxes=boxes, background_weight=7.0, composite_code_weight=3.0)
     fake = fakes(game)
     s = fake.stages
     # Without boxes the object is cut out of the composite, with boxes it is the foreground alone.
@@ -212,7 +212,10 @@ def test_the_generator_terms_are_those_of_the_design(d_norm: str, boxes: str) ->
         "g_parent_code": F.cross_entropy(game.parent_d(s.parent_mask * parent), fake.parent),
         "g_child_code": F.cross_entropy(game.info(object_features), fake.child),
         "g_composite_code": 3 * F.cross_entropy(game.info(features), fake.child),
-        "g_mask": 0.5 * (losses.mask_loss(s.parent_mask) + losses.mask_loss(s.child_mask)),
+        "g_parent_mask_size": 10 * losses.mask_size_loss(s.parent_mask, 0.1, 0.5),
+        "g_child_mask_size": 10 * losses.mask_size_loss(s.child_mask, 0.1, 0.5),
+        "g_parent_mask_entropy": 0.1 * losses.mask_entropy_loss(s.parent_mask),
+        "g_child_mask_entropy": 0.1 * losses.mask_entropy_loss(s.child_mask),
     }
     if game.background_d is not None:
         rf, aux = game.background_d(s.background)
@@ -231,10 +234,10 @@ def test_the_border_without_boxes_has_no_auxiliary_term_because_inner_patches_ar
 
 
 def test_weights_of_zero_leave_their_terms_out() -> None:
-    game = make_game(class_weight=0.0, composite_code_weight=0.0, mask_weight=0.0)
+    game = make_game(class_weight=0.0, composite_code_weight=0.0, mask_size_weight=0.0, mask_entropy_weight=0.0)
     fake = fakes(game)
     assert "child_class" not in game.discriminator_losses(real_images(game), fake)
-    assert not {"g_composite_code", "g_mask"} & set(game.generator_losses(fake))
+    assert not [name for name in game.generator_losses(fake) if name == "g_composite_code" or "mask" in name]
 
 
 @pytest.mark.parametrize("name", ["slim-128", "slim-256"])

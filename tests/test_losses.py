@@ -125,26 +125,32 @@ def test_a_batch_without_any_label_has_zero_class_loss_and_zero_gradient() -> No
     assert x.grad.abs().max() == 0
 
 
-def test_the_mask_loss_of_flat_masks_is_known() -> None:
+def test_the_entropy_of_flat_masks_is_known() -> None:
     def flat(share: float) -> float:
-        return losses.mask_loss(torch.full((2, 1, 4, 4), share)).item()
+        return losses.mask_entropy_loss(torch.full((2, 1, 4, 4), share)).item()
 
-    assert flat(0.5) == pytest.approx(1.0)  # grey: one bit, no limit broken
-    assert flat(0.0) == pytest.approx(0.1, abs=1e-4)  # empty: a tenth below the limit, no entropy
-    assert flat(1.0) == pytest.approx(0.1, abs=1e-4)
-    assert flat(0.05) == pytest.approx(0.05 + 0.286397, abs=1e-5)
-    half = torch.zeros(1, 1, 4, 4)
-    half[..., :2] = 1
-    assert losses.mask_loss(half).item() == pytest.approx(0.0, abs=1e-4)  # what it is to become
+    assert flat(0.5) == pytest.approx(1.0)  # grey: one bit
+    assert flat(0.0) == pytest.approx(0.0, abs=1e-4)
+    assert flat(1.0) == pytest.approx(0.0, abs=1e-4)
+    assert flat(0.05) == pytest.approx(0.286397, abs=1e-5)
 
 
-def test_the_mask_loss_looks_at_the_size_of_each_mask_alone() -> None:
+def test_the_size_of_a_mask_costs_what_it_is_beyond_its_limits() -> None:
+    def flat(share: float) -> float:
+        return losses.mask_size_loss(torch.full((2, 1, 4, 4), share), 0.1, 0.6).item()
+
+    assert [flat(share) for share in (0.1, 0.3, 0.6)] == [0, 0, 0]
+    assert flat(0.0) == pytest.approx(0.1)
+    assert flat(1.0) == pytest.approx(0.4)
+
+
+def test_the_size_is_that_of_each_mask_alone() -> None:
     """An empty and a full mask do not cancel."""
     pair = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)])
-    assert losses.mask_loss(pair).item() == pytest.approx(0.1, abs=1e-4)
+    assert losses.mask_size_loss(pair, 0.1, 0.9).item() == pytest.approx(0.1)
     masks = torch.rand(3, 1, 5, 5, generator=torch.Generator().manual_seed(0))
-    each = [losses.mask_loss(mask[None]) for mask in masks]
-    torch.testing.assert_close(losses.mask_loss(masks), torch.stack(each).mean())
+    each = [losses.mask_size_loss(mask[None], 0.6, 0.7) for mask in masks]
+    torch.testing.assert_close(losses.mask_size_loss(masks, 0.6, 0.7), torch.stack(each).mean())
 
 
 @pytest.mark.parametrize(

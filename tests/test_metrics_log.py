@@ -50,7 +50,9 @@ def test_a_disk_that_takes_no_line_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     log = MetricsLog(tmp_path / "gone" / "metrics.jsonl")
     (tmp_path / "gone").rmdir()
-    with pytest.raises(StorageError, match=r"cannot write .*metrics.jsonl: No such file or directory; free space, then"):
+    with pytest.raises(
+        StorageError, match=r"cannot write .*metrics.jsonl: No such file or directory; free space, then"
+    ):
         log.append({"step": 1})
 
 

@@ -95,14 +95,12 @@ class FineGAN:
             for parameter in parameters:
                 parameter.requires_grad_(True)
 
-    def sample_codes(self, positions: range, rollback: int = 0) -> tuple[Tensor, Tensor]:
+    def sample_codes(self, positions: range) -> tuple[Tensor, Tensor]:
         """Noise float32 [N, z_dim] and child codes int64 [N] of these places in the endless stream of fakes."""
         config = self.config
-        purpose = "latent" if rollback == 0 else f"latent|rollback|{rollback}"
-        z = normals(seed_for(config.seed, purpose), list(positions), config.z_dim)
+        z = normals(seed_for(config.seed, "latent"), list(positions), config.z_dim)
         draw = deal_codes if config.balanced_codes else uniform_codes
-        codes = draw(config.seed, positions.start, len(positions), config.num_children or 0)
-        return torch.from_numpy(z).float(), torch.as_tensor(codes, dtype=torch.int64)
+        return torch.from_numpy(z).float(), draw(config.seed, positions.start, len(positions), config.num_children or 0)
 
     def forward(self, z: Tensor, child: Tensor, positions: range) -> FakeBatch:
         """One generator forward in training mode, with the draws of its augmentation."""
@@ -162,9 +160,12 @@ class FineGAN:
         if (self.tied or no_box) and config.composite_code_weight > 0:
             code = losses.code_loss(self.info(features), fake.child)
             terms["g_composite_code"] = config.composite_code_weight * code
-        if config.mask_weight > 0:
-            both = losses.mask_loss(stages.parent_mask) + losses.mask_loss(stages.child_mask)
-            terms["g_mask"] = config.mask_weight * both
+        for name, mask in (("parent", stages.parent_mask), ("child", stages.child_mask)):
+            if config.mask_size_weight > 0:
+                size = losses.mask_size_loss(mask, *config.mask_area)
+                terms[f"g_{name}_mask_size"] = config.mask_size_weight * size
+            if config.mask_entropy_weight > 0:
+                terms[f"g_{name}_mask_entropy"] = config.mask_entropy_weight * losses.mask_entropy_loss(mask)
         return terms
 
     def _judge(
