@@ -1,4 +1,4 @@
-"""What a training run would be: its settings, a few real steps with a checkpoint between them, and the cost of it all."""
+"""What a training run would be: its settings, a few real steps across a checkpoint, and what the whole would cost."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def dry_run(
     some = _thinned(manifest)
     batch_kimg = resolved.batch_size / 1000
     # Every step is logged, so that its time can be read. A teacher would cost minutes once, and a step nothing.
-    rare = {"grid_kimg": resolved.total_kimg, "checkpoint_kimg": resolved.total_kimg}
-    short = replace(resolved, log_kimg=batch_kimg, pseudo_labels=None, **rare)
+    never = resolved.total_kimg
+    short = replace(resolved, log_kimg=batch_kimg, grid_kimg=never, checkpoint_kimg=never, pseudo_labels=None)
     with _folder_beside(Path(run_dir)) as folder:
         train(replace(short, total_kimg=2 * batch_kimg), some, folder, expect_processes=expect_processes)
         steps = 4 + min(MAX_STEPS, int(STEPS_SEC / _step_sec(folder)))
@@ -144,9 +144,9 @@ def _warnings(config: FineGANConfig, manifest: Manifest, report: DryRunReport) -
     if report.disk_bytes > report.free_bytes:
         yield "the disk is too small: free space or choose another --out"
     if report.step_sec + report.save_sec > GRACE_SEC:
-        yield f"a step and a checkpoint take longer than {GRACE_SEC:.0f} s: a launcher that is stopped may cut them off"
+        yield f"a step and a checkpoint take over {GRACE_SEC:.0f} s: a launcher that is stopped may cut them off"
     if config.labels == "tied" and config.pseudo_labels is not None and manifest.of("train", labelled=False):
-        yield f"a teacher will name unlabelled images first, {TEACHER_KIMG:.0f} kimg of a small network not counted here"
+        yield f"a teacher will first name unlabelled images; its {TEACHER_KIMG:.0f} kimg are not counted here"
 
 
 def _step_sec(folder: Path) -> float:
@@ -154,7 +154,8 @@ def _step_sec(folder: Path) -> float:
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     first, last = rows[min(3, len(rows) - 2)], rows[-1]
-    return max((last["sec"] - first["sec"]) / (last["step"] - first["step"]), 1e-3)
+    sec: float = (last["sec"] - first["sec"]) / (last["step"] - first["step"])
+    return max(sec, 1e-3)
 
 
 def _bytes(folder: Path) -> int:

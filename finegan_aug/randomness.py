@@ -41,7 +41,7 @@ def uniforms(key: int, counters: Sequence[int] | Integers, draws: int) -> Floats
         counters: int64 [N], one per sample.
         draws: numbers per sample; a shorter row is a prefix of a longer one.
     """
-    rows = splitmix64(np.asarray(counters, dtype=np.int64).astype(np.uint64) ^ splitmix64(np.uint64([key])))
+    rows = splitmix64(np.asarray(counters, dtype=np.int64).astype(np.uint64) ^ splitmix64(np.array([key], np.uint64)))
     columns = np.arange(draws, dtype=np.uint64) * _GOLDEN
     bits = splitmix64(rows[:, None] + columns[None, :])
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -58,5 +58,5 @@ def normals(key: int, counters: Sequence[int] | Integers, draws: int) -> Floats:
 
 def permutation(key: int, count: int) -> Integers:
     """A permutation of range(count), int64 [count]: the stable order of `count` raw 64-bit draws."""
-    bits = splitmix64(np.arange(count, dtype=np.uint64) * _GOLDEN + splitmix64(np.uint64([key])))
+    bits = splitmix64(np.arange(count, dtype=np.uint64) * _GOLDEN + splitmix64(np.array([key], np.uint64)))
     return np.argsort(bits, kind="stable").astype(np.int64)

@@ -28,7 +28,7 @@ class TrainingState:
         self.game = game = FineGAN(config)
         self.plain = dict(game.networks())
         for network in self.plain.values():
-            network.to(device=accelerator.device, memory_format=torch.channels_last).train()
+            network.to(accelerator.device).to(memory_format=torch.channels_last).train()
         self.average = averaged_copy(self.plain["generator"])
         fused = accelerator.device.type == "cuda"
         betas = (config.beta1, config.beta2)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from classifier.config import ClassifierConfig
 from classifier.data import SquareImages
 from classifier.evaluation import evaluate_classifier
-from finegan_aug.data.manifest import Manifest
+from finegan_aug.data.manifest import Manifest, read_manifest
 from finegan_aug.files import JSON, read_json, sha256_file, write_json
 from finegan_aug.lineage import read_lineage
 from recipes.arms import Cell, square_px
@@ -20,6 +20,7 @@ from recipes.sets import filter_rows
 if TYPE_CHECKING:
     from recipes.ablation import AblationOptions
 
+SPLIT_FOLDERS = ("train", "training", "images")
 SCORES = ("accuracy", "top5", "macro_f1", "ece", "worst_class_accuracy", "per_class_accuracy")
 
 
@@ -45,9 +46,17 @@ def open_test(options: AblationOptions, config: ClassifierConfig, manifest: Mani
             write_json(folder / "test.json", scores)
         rows.append(_row(options, cell, folder, scores))
     write_json(out / "filter.json", {"rows": filter_rows(out / "synthetic")})
-    write_json(out / "experiment.json", _facts(options, config, manifest))
+    write_facts(out / "experiment.json", _facts(options, config, manifest, cells))
     write_json(out / "rows.json", {**_header(options, cells), "test_openings": openings, "rows": rows})
     return out / "rows.json"
+
+
+def write_facts(path: Path, facts: JSON) -> None:
+    """Write experiment.json; the hours that a recipe noted there stay, as long as they are of the same experiment."""
+    before = read_json(path) if path.exists() else {}
+    if before.get("config") == facts["config"] and "wall_clock_hours" in before:
+        facts = {**facts, "wall_clock_hours": before["wall_clock_hours"]}
+    write_json(path, facts)
 
 
 def count_opening(record: Path, digest: str) -> int:
@@ -108,11 +117,15 @@ def _header(options: AblationOptions, cells: Sequence[Cell]) -> JSON:
     return header
 
 
-def _facts(options: AblationOptions, config: ClassifierConfig, manifest: Manifest) -> JSON:
-    counts = {f"{split}_images": len(manifest.of(split)) for split in ("train", "test")}
+def _facts(options: AblationOptions, config: ClassifierConfig, manifest: Manifest, cells: Sequence[Cell]) -> JSON:
+    counts: JSON = {f"{split}_images": len(manifest.of(split)) for split in ("train", "test")}
+    budgets = {f"{cell.fraction:g}": options.out / "budgets" / f"{cell.budget}.jsonl" for cell in cells}
+    counts["labelled_budget"] = {
+        fraction: len(read_manifest(path).of("train", "val", labelled=True)) for fraction, path in budgets.items()
+    }
     return {
         "title": "Do the synthetic images help?",
-        "data": {"name": manifest.root.parent.name or manifest.root.name, "classes": list(manifest.classes), **counts},
+        "data": {"name": data_name(manifest.root), "classes": list(manifest.classes), **counts},
         "config": {
             "arms": list(options.arms),
             "pairs": options.pairs,
@@ -121,3 +134,10 @@ def _facts(options: AblationOptions, config: ClassifierConfig, manifest: Manifes
         },
         "warnings": [],
     }
+
+
+def data_name(root: Path) -> str:
+    """Name of the data set: that of its folder, or of the folder above where it only names the split (birds/train)."""
+    root = root.absolute()
+    name = root.parent.name if root.name.lower() in SPLIT_FOLDERS else root.name
+    return name.replace("-", " ").replace("_", " ")

@@ -1,13 +1,15 @@
-"""What test_launch.py starts under torchrun: a training, a synthesis, and a training that is refused.
+"""What test_launch.py starts under torchrun: a training, a synthesis, and three trainings that end otherwise.
 
     launched.py DATA_MANIFEST OUT
 
-Each process leaves its networks, its first gradients and the end of the refused training in OUT.
+Each process leaves its networks, its first gradients and the ends of those three in OUT.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,7 +19,8 @@ from safetensors.torch import save_file
 from tiny_runs import tiny_config
 
 from finegan_aug import training
-from finegan_aug.data.manifest import read_manifest
+from finegan_aug.data.manifest import Manifest, read_manifest
+from finegan_aug.errors import FineGANAugError, StorageError
 from finegan_aug.preparation import launched
 from finegan_aug.restoring import named_tensors
 from finegan_aug.synthesis import synthesize
@@ -51,14 +54,50 @@ def main(data: Path, out: Path) -> None:
 
     synthesize(run, out / "set", per_class=34)
 
+    stop_in_the_third_step(rank)
+    stopped = end_of(manifest, out / "stopped")
+    (out / f"stopped-{rank}.json").write_text(json.dumps(stopped[1]))
+
+    training.gradient_norm = gradient_norm
+    training.TrainingState = FullDisk  # type: ignore[misc]
+    (out / f"full-{rank}.json").write_text(json.dumps(end_of(manifest, out / "full")))
+
     started_sec = time.monotonic()
+    kind, code = end_of(manifest, out / "run", lr=1e-3)
+    end = {"type": kind, "code": code, "sec": time.monotonic() - started_sec}
+    (out / f"refused-{rank}.json").write_text(json.dumps(end))
+    sys.exit(code)
+
+
+class FullDisk(TrainingState):
+    """Cannot be saved."""
+
+    def save(self, *arguments: object) -> Path:
+        raise StorageError("cannot write checkpoint: No space left on device", "free space")
+
+
+def stop_in_the_third_step(rank: int) -> None:
+    """Sends SIGTERM to the second process while it is computing."""
+    calls, gradient_norm = [0], training.gradient_norm
+
+    def stopping_norm(optimizer: torch.optim.Optimizer) -> torch.Tensor:
+        calls[0] += 1
+        if rank == 1 and calls[0] == 5:  # two calls a step
+            os.kill(os.getpid(), signal.SIGTERM)
+        return gradient_norm(optimizer)
+
+    training.gradient_norm = stopping_norm
+
+
+def end_of(manifest: Manifest, run: Path, **values: object) -> tuple[str, int]:
+    """Name and exit code of what ends a training of four steps."""
     try:
-        training.train(tiny_config(lr=1e-3), manifest, out / "run")
-    except BaseException as error:
-        end = {"type": type(error).__name__, "code": getattr(error, "exit_code", getattr(error, "code", None))}
-        end["sec"] = time.monotonic() - started_sec
-        (out / f"refused-{rank}.json").write_text(json.dumps(end))
-        raise
+        training.train(tiny_config(total_kimg=0.032, **values), manifest, run)
+    except SystemExit as error:
+        return "SystemExit", int(error.code or 0)
+    except FineGANAugError as error:
+        return type(error).__name__, error.exit_code
+    return "none", 0
 
 
 if __name__ == "__main__":

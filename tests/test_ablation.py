@@ -24,7 +24,7 @@ from finegan_aug.lineage import Lineage, write_lineage
 from finegan_aug.report import write_report
 from recipes.ablation import AblationOptions, default_alpha, plan, run_ablation
 from recipes.arms import Cell, cell_config, train_cell
-from recipes.opening import count_opening, primary
+from recipes.opening import count_opening, data_name, primary
 from recipes.sets import labelled_only, read_generator
 
 torch.set_num_threads(1)
@@ -92,6 +92,19 @@ def test_every_arm_of_every_pair_is_trained_for_equal_steps_and_evaluated_on_all
             assert sorted(kept["image"]) == sorted(
                 image.sha256 for image in read_manifest(finished / "manifest.jsonl").of("test")
             )
+
+
+def test_the_facts_of_the_experiment_name_its_data_and_count_the_labelled_images(finished: Path) -> None:
+    data = read_json(finished / "experiment.json")["data"]
+    assert data["labelled_budget"] == {"0.5": 20}
+    assert (data["train_images"], data["test_images"], data["classes"]) == (40, 10, ["green", "red"])
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("birds/train", "birds"), ("CUB_200/images", "CUB 200"), ("photos/birds", "birds")]
+)
+def test_data_are_named_after_their_own_folder_and_not_after_the_split(tmp_path: Path, folder: str, name: str) -> None:
+    assert data_name(tmp_path / folder) == name
 
 
 def test_a_row_of_synthetic_images_names_its_lineage(finished: Path) -> None:

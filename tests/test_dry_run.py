@@ -18,6 +18,7 @@ from finegan_aug.cli import main
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.dry_run import DryRunReport, dry_run
 from finegan_aug.errors import ConfigError, DataError, WorldSizeError
+from finegan_aug.pseudo_labels import TEACHER_KIMG
 from finegan_aug.training import train
 
 
@@ -92,7 +93,7 @@ def test_the_report_says_it_in_two_lines_and_warns() -> None:
     full = replace(report, free_bytes=300_000_000, save_sec=19.6)
     assert list(dry._warnings(config, unlabelled, full)) == [
         "the disk is too small: free space or choose another --out",
-        "a step and a checkpoint take longer than 20 s: a launcher that is stopped may cut them off",
+        "a step and a checkpoint take over 20 s: a launcher that is stopped may cut them off",
     ]
 
 
@@ -105,7 +106,7 @@ def test_many_photographs_are_thinned_and_a_teacher_is_announced_not_trained(
     report = dry_run(tiny_config(), replace(toy_data, images=tuple(images)), tmp_path / "run")
     assert report is not None
     assert report.warnings == (
-        "a teacher will name unlabelled images first, 40 kimg of a small network not counted here",
+        f"a teacher will first name unlabelled images; its {TEACHER_KIMG:.0f} kimg are not counted here",
     )
     assert not (folders[1] / "teacher").exists()
     cut = sum(file.stat().st_size for file in (folders[1] / "crops").rglob("*") if file.is_file())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +16,10 @@ from safetensors.torch import load_file
 from tiny_runs import files, rows, status, tiny_config
 
 from finegan_aug.data.crops import build_crops
+from finegan_aug.data.folder import load_data
 from finegan_aug.data.manifest import Manifest, write_manifest
 from finegan_aug.data.stream import RealStream
+from finegan_aug.models.game import FineGAN
 from finegan_aug.synthesis import synthesize
 from finegan_aug.training import train
 from finegan_aug.training_state import TrainingState
@@ -72,10 +76,59 @@ def test_the_gradient_is_the_mean_over_the_processes(launched: Path, toy_data: M
             torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"boxes": "from_masks"},
+        {"boxes": "none"},
+        {"boxes": "none", "background_without_boxes": "border"},
+        {"labels": "discovered", "num_children": 16},
+        {"projection": False, "label_trunk": False, "composite_code_weight": 0.0},
+        {"d_norm": "batch", "class_weight": 0.0},
+    ],
+    ids=str,
+)
+def test_every_weight_that_takes_part_in_a_loss_gets_a_gradient(
+    toy_folder: Path, toy_data: Manifest, values: dict[str, Any]
+) -> None:
+    """Several processes wait for the gradients of all weights of a network, or of none."""
+    config = tiny_config(**values).resolve(12)
+    data = toy_data
+    if config.boxes == "from_masks":
+        data = load_data(toy_folder / "train", masks=toy_folder / "train_masks")
+    game = FineGAN(config)
+    crops = build_crops(data, resolution=32, boxes=config.boxes)
+    positions = range(8)
+    fake = game.forward(*game.sample_codes(positions), positions)
+    real = RealStream(config, crops, crops.labels).batch(positions)
+    sum(game.discriminator_losses(real, fake).values()).backward()
+    with_gradient = {name: [p.grad is not None for p in net.parameters()] for name, net in game.networks().items()}
+    assert not any(with_gradient["generator"] + with_gradient["parent_d"])
+    assert len(set(with_gradient["info"])) == 1
+    assert all(p.grad is not None for net in game.discriminator_networks() for p in net.parameters())
+    with game.frozen_discriminators():
+        sum(game.generator_losses(fake).values()).backward()
+    assert all(p.grad is not None for net in game.generator_networks() for p in net.parameters())
+
+
 def test_the_records_exist_once(launched: Path) -> None:
     assert [row["step"] for row in rows(launched / "run")] == [1, 2, 3, 4]
     assert status(launched / "run") == {"state": "done", "exit_code": 0, "seen_images": 32, "message": ""}
     assert [path.name for path in (launched / "run" / "checkpoints").iterdir()] == ["step-000000004"]
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_step(launched: Path) -> None:
+    assert [json.loads((launched / f"stopped-{rank}.json").read_text()) for rank in range(2)] == [143, 143]
+    assert status(launched / "stopped")["exit_code"] == 143
+    assert [path.name for path in (launched / "stopped" / "checkpoints").iterdir()] == ["step-000000003"]
+    assert [row["step"] for row in rows(launched / "stopped")] == [1, 2, 3]
+
+
+def test_a_full_disk_at_the_end_is_told_to_both(launched: Path) -> None:
+    ends = [json.loads((launched / f"full-{rank}.json").read_text()) for rank in range(2)]
+    assert ends == [["StorageError", 74], ["SystemExit", 74]]
+    assert status(launched / "full")["exit_code"] == 74
 
 
 def test_a_refusal_ends_both_processes_at_once(launched: Path) -> None:
@@ -89,8 +142,8 @@ def test_one_process_writes_the_same_set_as_two(launched: Path, tmp_path: Path) 
     assert files(synthesize(launched / "run", tmp_path / "set", per_class=34)) == files(launched / "set")
 
 
-def test_one_process_goes_on_with_the_run_of_two(launched: Path, toy_data: Manifest) -> None:
-    run = launched / "run"
+def test_one_process_goes_on_with_the_run_of_two(launched: Path, toy_data: Manifest, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(launched / "run", tmp_path / "run"))
     before = (run / "config.json").read_bytes()
     train(tiny_config(total_kimg=0.032), toy_data, run)
     assert (run / "config.json").read_bytes() == before

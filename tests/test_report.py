@@ -144,7 +144,7 @@ def test_page_says_the_same_as_report_json_and_csv(page_path: Path) -> None:
     assert f"{100 * cell['mean']:.1f}" in Page(page_path).text
     assert " · ".join(f"{100 * value:.1f}" for value in values) in Page(page_path).text
     names = {path.stem for path in (page_path.parent / "tables").glob("*.csv")}
-    assert {"runs", "accuracy", "contrasts", "classes", "quality", "audit_classes", "audit_codes", "filter"} <= names
+    assert {"runs", "accuracy", "contrasts", "classes", "quality", "audit_judges", "audit_codes", "filter"} <= names
 
 
 def test_same_folder_gives_the_same_bytes(small_experiment: Path, tmp_path: Path) -> None:
@@ -363,12 +363,56 @@ def test_broken_parts_become_warnings(tmp_path: Path) -> None:
     assert "1 lines of gan/run/metrics.jsonl cannot be read and are left out" in text
 
 
+def audit_of(gan: Path, consistency: float, code: int) -> None:
+    """Audit of a generator as its evaluation writes it: one class, one code."""
+    classes = [{"class": "kea", "before": consistency, "n_before": 10}]
+    codes = [{"code": code, "class": "kea", "purity": 0.9, "margin": 0.8, "n": 20, "abstained": False, "reason": ""}]
+    write(gan / "audit.json", {"judge": "cnn", "judge_accuracy": 0.97, "classes": classes, "codes": codes})
+
+
+def test_the_audits_of_generators_stand_in_one_table_under_their_names(tmp_path: Path) -> None:
+    audit_of(tmp_path / "gan" / "10-0", 0.25, 3)
+    audit_of(tmp_path / "gan" / "100-0", 0.75, 4)
+    names = ("class_consistency", "mask_iou", "judge_accuracy_on_drawings", "segmenter_iou_on_drawings")
+    write(tmp_path / "gan" / "10-0" / "quality.json", dict(zip(names, (0.5, 0.6, 0.95, 0.85), strict=True)))
+    text = Page(write_report(tmp_path)).text
+    audit = json.loads((tmp_path / "report.json").read_text())["audit"]
+    assert [(line["gan"], line["judge"], line["before"]) for line in audit["judges"]] == [
+        ("10-0", "cnn", 0.25),
+        ("10-0", "networks trained on drawn truth", 0.5),
+        ("100-0", "cnn", 0.75),
+    ]
+    assert [(line["gan"], line["code"]) for line in audit["codes"]] == [("10-0", 3), ("100-0", 4)]
+    assert [(line["gan"], line["before"]) for line in audit["classes"]] == [("10-0", 0.25), ("100-0", 0.75)]
+    assert "10-0 networks trained on drawn truth 95.0 50.0 – 60.0 85.0" in text
+    assert "100-0 cnn 97.0 75.0 – – –" in text
+
+
+def test_an_audit_of_the_experiment_stands_for_those_of_its_generators(tmp_path: Path) -> None:
+    audit_of(tmp_path, 0.5, 1)
+    audit_of(tmp_path / "gan" / "10-0", 0.25, 3)
+    write_report(tmp_path)
+    audit = json.loads((tmp_path / "report.json").read_text())["audit"]
+    assert [line["before"] for line in audit["judges"]] == [0.5]
+    assert [line["code"] for line in audit["codes"]] == [1]
+
+
+def test_the_report_of_one_run_folder_shows_its_audit_once(tmp_path: Path) -> None:
+    audit_of(tmp_path, 0.5, 1)
+    write(tmp_path / "quality.json", {"class_consistency": 0.625, "judge_accuracy_on_drawings": "high"})
+    grid(tmp_path / "fakes_000001.png", 2, 2, 16, 0)
+    text = Page(write_report(tmp_path)).text
+    judges = json.loads((tmp_path / "report.json").read_text())["audit"]["judges"]
+    assert [(line["before"], line["judge_accuracy"]) for line in judges] == [(0.5, 0.97), (0.625, None)]
+    assert "62.5" in text
+
+
 @pytest.mark.parametrize(
     "content", [[], 3, {"rows": 3}, {"rows": [3, {}]}, {"rows": [row("R2", 0, 0.5)], "primary": 5}]
 )
 def test_parts_of_another_shape_do_not_stop_the_report(tmp_path: Path, content: object) -> None:
     write(tmp_path / "experiment.json", {"data": 3, "warnings": 3, "command": 3, "title": 3})
-    for name in ("rows.json", "audit.json", "filter.json", "evaluation.json"):
+    for name in ("rows.json", "audit.json", "filter.json", "evaluation.json", "gan/a/audit.json", "gan/a/quality.json"):
         write(tmp_path / name, content)
     assert_self_contained(Page(write_report(tmp_path)))
 

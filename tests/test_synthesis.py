@@ -1,4 +1,4 @@
-"""Images from a trained run: the same bytes however they were asked for, and a folder that says where they come from."""
+"""Images from a trained run: the same bytes however they were asked for, in a folder that says where they come from."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from PIL import Image
 from tiny_runs import BATCH, assert_same_run, files, rows, status, tiny_config
 
 from finegan_aug import training
+from finegan_aug.checkpoint import load_checkpoint
 from finegan_aug.cli import main
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.toy import TOY_CLASSES
@@ -152,7 +153,7 @@ def test_a_stopped_run_saves_at_once_and_goes_on_bit_for_bit(
 def command_line(toy_folder: Path, run: Path, *more: str) -> list[str]:
     """`tiny_config()` as a user types it."""
     text = "--preset slim-32 --width 0.05 --ndf 4 --z_dim 8 --num_parents 4 --modes_per_class 1 --batch_size 8"
-    text += " --total_kimg 0.08 --log_kimg 0.008 --checkpoint_kimg 0.032"
+    text += " --precision fp32 --total_kimg 0.08 --log_kimg 0.008 --checkpoint_kimg 0.032"
     data = ["--test_data", str(toy_folder / "test"), "--box_file", str(toy_folder / "train_boxes.csv")]
     data += ["--test_box_file", str(toy_folder / "test_boxes.csv")]
     return ["train", str(toy_folder / "train"), "--out", str(run), *data, *text.split(), *more]
@@ -229,7 +230,7 @@ def test_a_run_that_failed_before_its_first_checkpoint_can_be_started_with_corre
     assert status(tmp_path)["exit_code"] == 3
     train(tiny_config(total_kimg=0.008, boxes="none"), unknown, tmp_path)
     assert status(tmp_path)["exit_code"] == 0
-    assert "g_mask" in rows(tmp_path)[0]
+    assert "background_real" not in rows(tmp_path)[0]  # nobody knows where the background is
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_last_checkpoint(
@@ -336,6 +337,21 @@ def test_the_batch_size_changes_neither_the_images_nor_the_noise_and_codes(toy_d
     assert torch.equal(torch.cat([codes for _, codes in noise]), expected[1])
 
 
+def test_half_precision_is_settled_and_leaves_what_this_process_trains_next_alone(
+    toy_data: Manifest, tmp_path: Path
+) -> None:
+    for name, precision in (("exact", "fp32"), ("half", "bf16"), ("auto", "auto"), ("again", "fp32")):
+        train(tiny_config(precision=precision, ndf=8, total_kimg=0.008), toy_data, tmp_path / name)
+    (exact,), (half,) = rows(tmp_path / "exact"), rows(tmp_path / "half")
+    assert half["child_class"] == pytest.approx(exact["child_class"], rel=0.02)
+    assert half["child_class"] != exact["child_class"]
+    tensors, _ = load_checkpoint(tmp_path / "half" / "checkpoints" / "step-000000001")
+    assert {tensor.dtype for tensor in tensors["model"].values()} == {torch.float32, torch.int64}
+    settled = json.loads((tmp_path / "auto" / "config.json").read_text())["config"]["precision"]
+    assert settled in ("fp32", "bf16")
+    assert rows(tmp_path / "again") == [exact]
+
+
 def test_lines_hold_the_mean_since_the_last_line(trained_run: Path, toy_data: Manifest, tmp_path: Path) -> None:
     train(tiny_config(log_kimg=0.032), toy_data, tmp_path)
     single, found = rows(trained_run), rows(tmp_path)
@@ -362,7 +378,7 @@ def test_the_first_term_that_is_infinite_is_named() -> None:
 
 
 def test_a_tracker_that_is_not_installed_is_refused(toy_data: Manifest, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="log_with must be an installed tracker .*, got 'tensorbord'; install it or"):
+    with pytest.raises(ConfigError, match=r"log_with must be an installed tracker .*, got 'tensorbord'; install it or"):
         train(tiny_config(), toy_data, tmp_path / "run", log_with="tensorbord")
     assert not (tmp_path / "run").exists()
 

@@ -3,6 +3,12 @@
 Twelve classes: four body plans (the parents) times three plumages that all body plans share, so neither colours
 nor outline alone tell the class. Any number of images, any side from 32 px, no files needed; image `index` is the
 same scene in any order, process or resolution. Figures are reported on 2,400 training and 1,200 test images.
+
+Frozen after this was measured, one run each: MobileNetV3-small from scratch on the first 240 training images (20 of
+each class), full frames at 64 px, random crop (area 0.6 to 1) and flip, 800 steps of 32 with AdamW, rate 0.002: 76.8 %
+of the test images right, 70.6 % with pictures drawn at 32 px and enlarged. Logistic regression on 480 drawn images,
+tested on the next 240: 52 % from the animal's colour histogram, 33 % from its outline, 96 % from both.
+The longer side of the box is 0.41 to 0.70 of the frame, median 0.55.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def draw_scene(parent: str, plumage: str, numbers: npt.NDArray[np.float64], reso
     picture = ground(centres, draws)
     cover = dress(picture, animal, COATS[plumage], x, y, pixel, draws)
     tint = [draws.between(0.92, 1.05) for _ in range(3)]
-    picture *= np.float32(draws.between(0.82, 1.1)) * np.float32(tint)
+    picture *= np.float32(draws.between(0.82, 1.1)) * np.array(tint, np.float32)
     return np.clip(picture, 0, 1), cover
 
 
@@ -98,9 +98,9 @@ def dress(picture: Picture, animal: Animal, coat: Coat, x: Plane, y: Plane, pixe
     paint(picture, horn, rgb(PLUM, hue, 1.0, 0.8 * value))
     paint(picture, body, skin)
     for eye in animal.eyes:
-        paint(picture, inside(circle(x, y, eye, animal.eye_radius)), np.float32([0.98, 0.98, 0.95]))
+        paint(picture, inside(circle(x, y, eye, animal.eye_radius)), np.array([0.98, 0.98, 0.95], np.float32))
         pupil = circle(x, y, (eye[0] + 0.25 * animal.eye_radius, eye[1]), 0.6 * animal.eye_radius)
-        paint(picture, inside(pupil), np.float32([0.07, 0.05, 0.1]))
+        paint(picture, inside(pupil), np.array([0.07, 0.05, 0.1], np.float32))
     return np.maximum(body, horn)
 
 
@@ -116,12 +116,12 @@ def marks(animal: Animal, pattern: str, draws: Draws) -> Plane:
         return np.asarray(
             (np.abs(turns - np.floor(turns) - 0.5) - (0.18 + 0.1 * share)) * np.float32(period), np.float32
         )
-    period = np.float32(0.23 * stretch)  # spots at the nodes of a lattice of triangles
-    rows = animal.across / (np.float32(0.866) * period) + np.float32(shift)
+    side = np.float32(0.23 * stretch)  # spots at the nodes of a lattice of triangles
+    rows = animal.across / (np.float32(0.866) * side) + np.float32(shift)
     row = np.floor(rows + np.float32(0.5))
-    columns = animal.along / period + np.float32(phase) + np.float32(0.5) * (row % 2)
+    columns = animal.along / side + np.float32(phase) + np.float32(0.5) * (row % 2)
     u, v = columns - np.floor(columns + np.float32(0.5)), np.float32(0.866) * (rows - row)
-    return np.asarray((np.hypot(u, v) - np.float32(0.28 + 0.1 * share)) * period, np.float32)
+    return np.asarray((np.hypot(u, v) - np.float32(0.28 + 0.1 * share)) * side, np.float32)
 
 
 def ground(centres: Plane, draws: Draws) -> Picture:
@@ -146,7 +146,7 @@ def ground(centres: Plane, draws: Draws) -> Picture:
 
 def noise(centres: Plane, nodes: int, draws: Draws) -> Plane:
     """Smooth noise in [0, 1]: a cubic B-spline surface over nodes x nodes uniform numbers."""
-    heights = np.float32([[draws.between(0, 1) for _ in range(nodes)] for _ in range(nodes)])
+    heights = np.array([[draws.between(0, 1) for _ in range(nodes)] for _ in range(nodes)], np.float32)
     # The outer nodes lie outside the image, so that the surface does not fade at its border.
     distance = np.abs(1 + centres[:, None] * np.float32(nodes - 3) - np.arange(nodes, dtype=np.float32))
     near = np.float32(2 / 3) - distance * distance * (1 - np.float32(0.5) * distance)
@@ -158,7 +158,8 @@ def noise(centres: Plane, nodes: int, draws: Draws) -> Plane:
 def rgb(colour: Colour, hue_shift: float = 0.0, saturation: float = 1.0, value: float = 1.0) -> Plane:
     """The colour as float32 [3] in [0, 1], after a shift of hue and factors on saturation and value."""
     h, s, v = colour
-    return np.float32(colorsys.hsv_to_rgb((h + hue_shift) % 1.0, min(s * saturation, 1.0), min(v * value, 1.0)))
+    shifted = colorsys.hsv_to_rgb((h + hue_shift) % 1.0, min(s * saturation, 1.0), min(v * value, 1.0))
+    return np.array(shifted, np.float32)
 
 
 def paint(picture: Picture, cover: Plane, colour: Plane) -> None:

@@ -14,9 +14,12 @@ Every part of the folder may be missing; its section is then left out or says "n
                        "n_fake", "split", "gan"}; also read from gan/<name>/evaluation.json
     audit.json        {"judge", "judge_accuracy", "mask_iou",
                        "classes": [{"class", "before", "after", "n_before", "n_after", "gan"}],
-                       "codes": [{"code", "class", "purity", "margin", "n", "abstained", "gan"}]}
+                       "codes": [{"code", "class", "purity", "margin", "n", "abstained", "gan"}]}; without it, the
+                       audit.json of each gan/<name>/
     filter.json       {"rows": [{"class", "generated", "kept", "dropped": {reason: count}, "gan"}]}
-    gan/<name>/       a run folder of the generator: config.json, metrics.jsonl, *.png, figures/*.png
+    gan/<name>/       a run folder of the generator: config.json, metrics.jsonl, *.png, figures/*.png, and
+                       quality.json {"class_consistency", "mask_iou", "judge_accuracy_on_drawings",
+                       "segmenter_iou_on_drawings"}, where judges trained on drawn truth looked at it
     cells/<fraction>-<arm>-<model>-<pair>/metrics.jsonl    learning curves of the classifiers
 
 The folder may also be a single run folder of the generator.

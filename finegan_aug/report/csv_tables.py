@@ -52,6 +52,7 @@ def csv_tables(content: JSON, rows: Sequence[Row]) -> dict[str, Table]:
     columns: list[object] = ["generator", "extractor", "n_real", "n_fake", "split", "metric", "value", "low", "high"]
     tables["quality"] = [columns, *_quality_lines(content["quality"])]
     for name, part, entries in (
+        ("audit_judges", "audit", "judges"),
         ("audit_classes", "audit", "classes"),
         ("audit_codes", "audit", "codes"),
         ("filter", "filter", "rows"),

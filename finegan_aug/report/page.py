@@ -90,7 +90,7 @@ def _content(experiment: Experiment, rows: list[Row], warnings: list[str]) -> JS
         "contrasts": found,
         "class_tables": sections.class_tables(rows, found, classes),
         "quality": sections.quality(experiment.evaluation),
-        "audit": sections.audit(experiment.audit),
+        "audit": sections.audit(experiment.audits),
         "filter": sections.filtering(experiment.filtering),
         "commands": [without_private_paths(text) for text in words.commands(header)],
         "configs": _configs(experiment),

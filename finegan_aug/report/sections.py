@@ -24,6 +24,7 @@ METRICS = {  # name in evaluation.json -> heading with the better direction
 }  # fmt: skip
 CLUSTERING = ("nmi", "acc", "ari", "clustering")  # starts of the names of clustering metrics
 SMALL_SAMPLE = 2048  # images; below, FID is biased upwards
+JUDGED = ("judge_accuracy", "before", "after", "mask_iou", "mask_iou_real")  # numbers of a judge's line
 COUNTERS = {"seen_images", "sec", "eta_sec", "step", "steps", "epoch", "lr", "kimg"}
 MAX_PANELS = 18
 GAN_X = (("seen_images", 1000.0),)
@@ -91,19 +92,30 @@ def _metric_rank(name: str) -> int:
     return list(METRICS).index(name) if name in METRICS else len(METRICS)
 
 
-def audit(raw: JSON) -> JSON:
-    """Class consistency before and after filtering, codes and classes, with the weighted means."""
-    classes = _table(raw.get("classes"), ("gan", "class", "before", "n_before", "after", "n_after"))
-    codes = _table(raw.get("codes"), ("gan", "code", "class", "purity", "margin", "n", "abstained", "reason"))
-    return {
-        "judge": raw.get("judge"),
-        "judge_accuracy": raw.get("judge_accuracy") if is_number(raw.get("judge_accuracy")) else None,
-        "mask_iou": raw.get("mask_iou") if is_number(raw.get("mask_iou")) else None,
-        "before": _weighted_mean(classes, "before", "n_before"),
-        "after": _weighted_mean(classes, "after", "n_after"),
-        "classes": classes,
-        "codes": codes,
-    }
+def audit(audits: Iterable[JSON]) -> JSON:
+    """What each judge saw, with its own scores on real images; class consistency by class; codes and classes."""
+    judges: list[JSON] = []
+    classes: list[JSON] = []
+    codes: list[JSON] = []
+    for raw in audits:
+        here = _table(raw.get("classes"), ("gan", "class", "before", "n_before", "after", "n_after"))
+        classes += here
+        codes += _table(raw.get("codes"), ("gan", "code", "class", "purity", "margin", "n", "abstained", "reason"))
+        before, after = _weighted_mean(here, "before", "n_before"), _weighted_mean(here, "after", "n_after")
+        drawn = "judge_accuracy_on_drawings" in raw
+        line = {
+            "gan": raw.get("gan"),
+            "judge": "networks trained on drawn truth" if drawn else raw.get("judge"),
+            "judge_accuracy": raw.get("judge_accuracy_on_drawings" if drawn else "judge_accuracy"),
+            "before": raw.get("class_consistency", before),
+            "after": after,
+            "mask_iou": raw.get("mask_iou"),
+            "mask_iou_real": raw.get("segmenter_iou_on_drawings"),
+        }
+        numbers = {name: line[name] if is_number(line[name]) else None for name in JUDGED}
+        if line["judge"] or any(value is not None for value in numbers.values()):
+            judges.append(line | numbers)
+    return {"judges": judges, "classes": classes, "codes": codes}
 
 
 def filtering(raw: JSON) -> JSON:

@@ -21,6 +21,7 @@ from finegan_aug.report.rows import Predictions, Row
 JSON = dict[str, Any]
 
 CAPTIONS = {  # by the start of the file's name, in the order of the page
+    "c_by_z": "Child codes against noise: a row is one code, a column one draw of pose and place",
     "p_by_c": "Parent codes against child codes: the parent decides the shape, the child colour and pattern",
     "background_swap": "Background swap: the object stays, the background code changes",
     "shape_swap": "Shape swap: colour and pattern stay, the parent code changes",
@@ -28,6 +29,7 @@ CAPTIONS = {  # by the start of the file's name, in the order of the page
     "stages": "The stages, left to right: background, parent mask, parent, child mask, child",
     "codes": "Rows are codes, columns share the noise: what a code means",
     "fakes": "Generated images, fixed noise",
+    "nearest": "Generated images, each beside the real training image nearest to it: copies would show here",
     "reals": "Real training images",
 }
 REAL_PHOTOGRAPHS = ("reals", "nearest")  # starts of the names of grids that show real images
@@ -68,7 +70,7 @@ class Experiment:
     header: JSON
     ablation: JSON
     evaluation: list[JSON]
-    audit: JSON
+    audits: list[JSON]  # of the experiment, or one for each generator and each judge
     filtering: JSON
     gans: list[GanRun]
     cells: dict[str, list[JSON]]  # name of the cell -> its metrics
@@ -86,7 +88,7 @@ def read_experiment(folder: Path) -> Experiment:
     gan_folders = sorted(path for path in (folder / "gan").glob("*") if path.is_dir())
     if not gan_folders and any(folder.glob("fakes_*.png")):
         gan_folders = [folder]
-    gans = []
+    gans, audits = [], [load("audit.json")]
     evaluation = _rows(load_json(folder / "evaluation.json", warnings, folder))
     for path in gan_folders:
         config = load_json(path / "config.json", warnings, folder)
@@ -102,12 +104,15 @@ def read_experiment(folder: Path) -> Experiment:
         if path != folder:
             rows = _rows(load_json(path / "evaluation.json", warnings, folder))
             evaluation += [row for row in ({"gan": name} | row for row in rows) if row not in evaluation]
+            audits.append({} if audits[0] else _of_gan(name, load(f"gan/{path.name}/audit.json")))
+        quality = load_json(path / "quality.json", warnings, folder)
+        audits.append(_of_gan(name, quality) if isinstance(quality, dict) else {})
     return Experiment(
         folder=folder,
         header=load("experiment.json"),
         ablation=load("rows.json"),
         evaluation=evaluation,
-        audit=load("audit.json"),
+        audits=[audit for audit in audits if audit],
         filtering=load("filter.json"),
         gans=gans,
         cells={
@@ -249,6 +254,16 @@ def is_number(value: object) -> TypeGuard[float]:
 def _rows(content: object) -> list[JSON]:
     rows = content.get("rows") if isinstance(content, dict) else content
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _of_gan(name: str, audit: JSON) -> JSON:
+    """The audit with the generator's name on it and on each row of its tables; empty stays empty."""
+    tables = {
+        key: [{"gan": name} | row for row in audit[key] if isinstance(row, dict)]
+        for key in ("classes", "codes")
+        if isinstance(audit.get(key), list)
+    }
+    return {"gan": name} | audit | tables if audit else {}
 
 
 def _last_part(match: re.Match[str]) -> str:
