@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from finegan_aug.errors import ConfigError, DataError, NonFiniteError
 from finegan_aug.files import read_json, sha256_file, write_bytes, write_json
 from finegan_aug.mixing import SyntheticMixDataset
 from finegan_aug.options import nearest
+from finegan_aug.preparation import launched
 from finegan_aug.randomness import seed_for
 from finegan_aug.run_folder import ensure_same_config, run_lock
 
@@ -71,10 +73,9 @@ def train_classifier(
     out = Path(run_dir)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
+    # Accelerate's mixed precision would hold for everything that this process trains, so autocast is our own.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    accelerator = Accelerator(cpu=launched().device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
     final = final_set or (train_set.real if isinstance(train_set, SyntheticMixDataset) else train_set)
     _check(config, train_set, final, accelerator.num_processes)
     content = {"classifier": config.to_json(), "classes": list(classes)}
@@ -106,6 +107,7 @@ def _run_steps(
     optimizer = _optimizer(config, raw)
     model = accelerator.prepare_model(raw)
     mean, std = (value.to(device) for value in input_statistics(raw))
+    bf16 = partial(torch.autocast, device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16")
     loader = DataLoader(
         samples,
         batch_sampler=TrainStream(config, len(samples), rank=rank, world_size=world_size),
@@ -126,7 +128,7 @@ def _run_steps(
             lr = config.learning_rate(step)
             for group in optimizer.param_groups:
                 group["lr"] = lr * group.get("lr_scale", 1.0)
-            with preserved_generators(), accelerator.autocast():
+            with preserved_generators(), bf16():
                 seed_generators(seed_for(config.seed, "layer", step, rank))
                 logits = model(inputs.contiguous(memory_format=torch.channels_last))
             loss = (weights * -(targets * F.log_softmax(logits.float(), dim=1)).sum(dim=1)).mean()

@@ -88,9 +88,14 @@ def confident_labels(
         images: uint8 [N, 3, S, S].
         confidence: least probability of the answer.
     """
+    answers = sure_answers(classifier, images, confidence=confidence).to(images.device)
+    return images[answers >= 0], answers[answers >= 0]
+
+
+def sure_answers(classifier: SmallClassifier, images: Tensor, *, confidence: float) -> Tensor:
+    """The classifier's answer for each of images uint8 [N, 3, S, S], int64 [N]; -1 where it is less sure than that."""
     probability, answer = classifier.logits(images).softmax(dim=1).max(dim=1)
-    sure = (probability >= confidence).nonzero()[:, 0]
-    return images[sure], answer[sure].to(images.device)
+    return torch.where(probability >= confidence, answer, -1)
 
 
 @torch.no_grad()

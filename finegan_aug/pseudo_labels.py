@@ -9,8 +9,8 @@ from torch import Tensor
 
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.views import Crops
-from finegan_aug.features import fit_classifier
 from finegan_aug.files import read_json, write_json
+from finegan_aug.fitting import fit_classifier, sure_answers
 
 TEACHER_KIMG = 16.0
 
@@ -18,8 +18,8 @@ TEACHER_KIMG = 16.0
 def training_labels(config: FineGANConfig, crops: Crops, run_dir: Path) -> Tensor:
     """Labels for training, int64 [len(crops)], -1 for none; kept in run_dir/labels.json.
 
-    With tied labels and unlabelled images a small network, trained on the labelled crops and consistent on the
-    others (FixMatch, Sohn et al., NeurIPS 2020), names those it is sure of. Discovered codes use no label at all.
+    With tied labels and unlabelled images a small network, trained on the labelled crops and in rounds on its own sure
+    answers for the others (see `finegan_aug.fitting`), names those it is sure of. Discovered codes use no label at all.
     """
     own = crops.labels.cpu()
     if config.labels == "discovered":
@@ -44,12 +44,11 @@ def _named_by_teacher(config: FineGANConfig, crops: Crops, own: Tensor, run_dir:
         unlabelled=images[~known],
     )
     teacher.save(run_dir / "teacher")
-    confidence, guess = teacher.logits(images).softmax(dim=1).max(dim=1)
-    sure = confidence.cpu() >= (config.pseudo_labels or 1.0)
-    labels = torch.where(known, own, torch.where(sure, guess.cpu(), -1))
+    answers = sure_answers(teacher, images, confidence=config.pseudo_labels or 1.0).cpu()
+    labels = torch.where(known, own, answers)
     return {
         "labels": labels.tolist(),
         "labelled": int(known.sum()),
-        "named_by_teacher": int((sure & ~known).sum()),
+        "named_by_teacher": int(((answers >= 0) & ~known).sum()),
         "without_label": int((labels < 0).sum()),
     }

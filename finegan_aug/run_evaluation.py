@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from finegan_aug.checkpoint import latest_checkpoint
-from finegan_aug.class_audit import Made, consistency, map_codes
+from finegan_aug.class_audit import CodeMap, Made, consistency, map_codes
 from finegan_aug.codes import deal_codes
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.crops import build_crops
@@ -110,15 +110,7 @@ def evaluate_run(
     consistency_rows, by_class = consistency(made, judge, run.manifest.classes)
     rows += consistency_rows
 
-    content = {
-        "judge": f"{judge.name}, {judge_kimg:g} kimg on the labelled train split",
-        "judge_accuracy": judge_rows[0]["value"] if judge_rows else None,
-        "classes": by_class,
-        "code_to_class": code_map.code_to_class.tolist(),
-        "uncovered_classes": code_map.uncovered_classes,
-        "codes": code_map.rows,
-    }
-    write_json(run.folder / "audit.json", content)
+    _write_audit(run, f"{judge.name}, {judge_kimg:g} kimg on the labelled train split", judge_rows, by_class, code_map)
     write_figures(run.folder, seed=seed)
     write_nearest(run.folder / "figures" / "nearest.png", real=train.images, fake=fake, features_fn=judge.features)
     settings: JSON = {
@@ -130,6 +122,18 @@ def evaluate_run(
     }
     write_json(run.folder / "evaluation.json", {"rows": rows, "settings": settings})
     return run.folder / "evaluation.json"
+
+
+def _write_audit(run: _Run, judge: str, judge_rows: list[JSON], by_class: list[JSON], code_map: CodeMap) -> None:
+    content = {
+        "judge": judge,
+        "judge_accuracy": judge_rows[0]["value"] if judge_rows else None,
+        "classes": by_class,
+        "code_to_class": code_map.code_to_class.tolist(),
+        "uncovered_classes": code_map.uncovered_classes,
+        "codes": code_map.rows,
+    }
+    write_json(run.folder / "audit.json", content)
 
 
 def sample(generator: Generator, config: FineGANConfig, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:

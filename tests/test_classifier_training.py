@@ -259,15 +259,15 @@ def test_no_image_is_refused(tmp_path: Path) -> None:
 
 
 TWO_PROCESSES = """
+import json
 import sys
 from pathlib import Path
-import torch
-from dataclasses import replace
-from test_classifier_training import BASE
 from coloured_images import ColouredImages
+from classifier.config import ClassifierConfig
 from classifier.training import train_classifier
 data = ColouredImages(12)
-train_classifier(replace(BASE, steps=3), data, Path(sys.argv[1]), classes=data.classes)
+config = ClassifierConfig(**json.loads(sys.argv[2]))
+train_classifier(config, data, Path(sys.argv[1]), classes=data.classes)
 """
 
 
@@ -286,9 +286,8 @@ def test_two_processes_share_the_batch(tmp_path: Path) -> None:
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_CPU": "true",
     }
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path / "run")], env=env, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    line = [*command, str(script), str(tmp_path / "run"), json.dumps(replace(BASE, steps=3).to_json())]
+    done = subprocess.run(line, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()] == [
         2,

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from blurred_pictures import picture
 from PIL import Image, ImageOps
 
 from finegan_aug.data.duplicates import dhash, duplicate_groups, mirrored, near_pairs, pixel_sha256, to_integers
@@ -18,13 +18,6 @@ from finegan_aug.data.survey import survey
 
 FLOWERS = os.environ.get("FINEGAN_AUG_FLOWERS")
 needs_flowers = pytest.mark.skipif(FLOWERS is None, reason="FINEGAN_AUG_FLOWERS names no folder with photographs")
-
-
-def picture(number: int, width: int = 48, height: int = 36) -> Image.Image:
-    """Smooth random colours, another picture for each number, much like a blurred photograph."""
-    rng = np.random.default_rng(number)
-    cells = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
-    return cells.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def test_planted_copies_are_found_and_other_pairs_are_not() -> None:

@@ -9,29 +9,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from blurred_pictures import folder, picture
 from PIL import Image, ImageOps
 
 from finegan_aug.data.duplicates import dhash, pixel_sha256
 from finegan_aug.data.folder import scan
 from finegan_aug.errors import DataError, LeakError
-
-
-def picture(number: int, width: int = 48, height: int = 36) -> Image.Image:
-    """Smooth random colours, another picture for each number, much like a blurred photograph."""
-    rng = np.random.default_rng(number)
-    cells = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
-    return cells.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def folder(root: Path, counts: dict[str, int], first: int = 0) -> Path:
-    for name, count in counts.items():
-        (root / name).mkdir(parents=True)
-        for _ in range(count):
-            picture(first).save(root / name / f"{first:04d}.png")
-            first += 1
-    return root
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from blurred_pictures import folder, picture
 from PIL import Image
 
 from finegan_aug.data.background import check_background
@@ -19,24 +20,13 @@ from finegan_aug.patches import patch_geometry
 torch.set_num_threads(1)
 
 
-def picture(number: int, side: int = 80) -> Image.Image:
-    rng = np.random.default_rng(number)
-    cells = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
-    return cells.resize((side, side), Image.Resampling.BICUBIC)
-
-
-def folder(root: Path, first: int = 0, per_class: int = 24) -> Path:
-    for name in ("ant", "bee"):
-        (root / name).mkdir(parents=True)
-        for _ in range(per_class):
-            picture(first).save(root / name / f"{first:04d}.png")
-            first += 1
-    return root
+def ants_and_bees(root: Path, first: int = 0, per_class: int = 24) -> Path:
+    return folder(root, {"ant": per_class, "bee": per_class}, first, size=(80, 80))
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return folder(tmp_path_factory.mktemp("photos"), per_class=30)
+    return ants_and_bees(tmp_path_factory.mktemp("photos"), per_class=30)
 
 
 def record(box: Box | None, side: int = 100) -> ImageRecord:
@@ -52,7 +42,7 @@ def test_a_sound_folder_has_no_problem_and_exit_code_zero(photos: Path) -> None:
 
 
 def test_all_bad_files_are_listed_with_code_path_and_remedy(tmp_path: Path) -> None:
-    root = folder(tmp_path / "photos")
+    root = ants_and_bees(tmp_path / "photos")
     whole = (root / "ant" / "0000.png").read_bytes()
     bad = {
         "ant/empty.jpg": (b"", "E101"),
@@ -76,9 +66,9 @@ def test_all_bad_files_are_listed_with_code_path_and_remedy(tmp_path: Path) -> N
 
 
 def test_warnings_leave_zero_unless_asked(tmp_path: Path) -> None:
-    root = folder(tmp_path / "photos")
-    picture(3).save(root / "ant" / "copy.bmp")
-    picture(5).save(root / "bee" / "other.bmp")
+    root = ants_and_bees(tmp_path / "photos")
+    picture(3, 80, 80).save(root / "ant" / "copy.bmp")
+    picture(5, 80, 80).save(root / "bee" / "other.bmp")
     Image.new("RGB", (80, 80), "black").save(root / "bee" / "black.png")
     (root / "ant" / "wrong.jpg").write_bytes((root / "ant" / "0000.png").read_bytes())
     report = run_doctor(root)
@@ -99,10 +89,10 @@ def test_warnings_leave_zero_unless_asked(tmp_path: Path) -> None:
 
 
 def test_class_and_leak_problems_do_not_hide_one_another(tmp_path: Path) -> None:
-    root, test = folder(tmp_path / "photos"), folder(tmp_path / "test", first=100, per_class=2)
+    root, test = ants_and_bees(tmp_path / "photos"), ants_and_bees(tmp_path / "test", first=100, per_class=2)
     (root / "cat").mkdir()
-    picture(200).save(root / "cat" / "one.png")
-    picture(0).save(test / "ant" / "leak.png")
+    picture(200, 80, 80).save(root / "cat" / "one.png")
+    picture(0, 80, 80).save(test / "ant" / "leak.png")
     report = run_doctor(root, test_data=test)
     assert {p.code for p in report.problems if p.is_error} == {"E203", "E204", "E401"}
 
@@ -118,11 +108,11 @@ def test_nothing_at_all_is_a_report_too(tmp_path: Path, exists: bool) -> None:
 
 
 def test_a_manifest_is_checked_against_its_files(photos: Path, tmp_path: Path) -> None:
-    root = folder(tmp_path / "photos")
+    root = ants_and_bees(tmp_path / "photos")
     manifest = scan(root)
     write_manifest(manifest, tmp_path / "m.jsonl")
     assert run_doctor(tmp_path / "m.jsonl").errors == 0
-    picture(99).save(root / "ant" / "0000.png")
+    picture(99, 80, 80).save(root / "ant" / "0000.png")
     (root / "bee" / "0024.png").write_bytes(b"")
     report = run_doctor(tmp_path / "m.jsonl")
     errors = [(p.code, p.path) for p in report.problems if p.is_error]

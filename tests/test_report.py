@@ -384,8 +384,8 @@ def test_the_audits_of_generators_stand_in_one_table_under_their_names(tmp_path:
     ]
     assert [(line["gan"], line["code"]) for line in audit["codes"]] == [("10-0", 3), ("100-0", 4)]
     assert [(line["gan"], line["before"]) for line in audit["classes"]] == [("10-0", 0.25), ("100-0", 0.75)]
-    assert "10-0 networks trained on drawn truth 95.0 50.0 – 60.0 85.0" in text
-    assert "100-0 cnn 97.0 75.0 – – –" in text
+    assert "10-0 networks trained on drawn truth 95.0 50.0 \N{EN DASH} 60.0 85.0" in text
+    assert "100-0 cnn 97.0 75.0" + 3 * " \N{EN DASH}" in text
 
 
 def test_an_audit_of_the_experiment_stands_for_those_of_its_generators(tmp_path: Path) -> None:

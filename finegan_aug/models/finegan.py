@@ -163,8 +163,7 @@ class InformationHead(nn.Module):
         self.apply(initialise)
 
     def forward(self, features: Tensor) -> Tensor:
-        out: Tensor = self.logits(self.body(features)).flatten(1)
-        return out
+        return _whole_map(self.logits, self.body(features))
 
 
 class ParentDiscriminator(nn.Module):
@@ -198,7 +197,7 @@ class ChildDiscriminator(nn.Module):
 
     def forward(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         features = self.trunk(images)
-        logits = self.rf(features).flatten()
+        logits = _whole_map(self.rf, features).flatten()
         if self.embedding is not None:
             match = (self.embedding(classes.clamp(min=0)) * features.mean(dim=(2, 3))).sum(dim=1)
             logits = logits + match * (classes >= 0)
@@ -214,6 +213,14 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, 0.0, 0.02)
+
+
+def _whole_map(head: nn.Conv2d, features: Tensor) -> Tensor:
+    """A convolution as large as its input, [N, C, 4, 4] to [N, K], as the matrix product that it is.
+
+    torch 2.14's bf16 convolution on CPUs with matrix units gives wrong numbers for this shape at 16 or 24 channels.
+    """
+    return F.linear(features.flatten(1), head.weight.flatten(1), head.bias)
 
 
 def _norm(kind: Norm, channels: int) -> list[nn.Module]:
