@@ -13,6 +13,8 @@ from finegan_aug.errors import ConfigError
 Labels = Literal["tied", "discovered"]
 Boxes = Literal["given", "from_masks", "none"]
 Norm = Literal["batch", "group", "none"]
+Precision = Literal["auto", "fp32", "bf16"]
+WithoutBoxes = Literal["skip", "border"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "diffaugment": (),
         "ema_halflife_kimg": 11.09,
         "ema_ramp": None,
+        "lr": 2e-4,
         "batch_size": 16,
         "total_kimg": 7065.6,
         "num_children": 200,
@@ -81,7 +84,7 @@ class FineGANConfig:
     width: float = 1.0  # multiplier on the channels of the generator
     z_dim: int = 100  # length of the noise
     ndf: int = 32  # channels of the first discriminator layer
-    d_norm: Norm = "group"  # normalisation in the parent and child discriminators
+    d_norm: Norm = "none"  # normalisation in the parent and child discriminators
 
     labels: Labels = "tied"  # tied: a code belongs to a class from the start; discovered: codes are matched and audited
     num_classes: int | None = None  # classes of the data; None: counted
@@ -92,7 +95,7 @@ class FineGANConfig:
     balanced_codes: bool = True  # deal every child code equally often instead of drawing with replacement
 
     boxes: Boxes = "given"  # where the object is: box files, masks, or not known
-    background_without_boxes: Literal["skip", "border"] = "skip"  # what the patch discriminator sees without boxes
+    background_without_boxes: WithoutBoxes = "skip"  # what the patch discriminator sees without boxes
 
     background_weight: float = 10.0  # real/fake loss of the background patches (official: 10)
     class_weight: float = 1.0  # tied: class of real labelled crops, information head
@@ -101,19 +104,19 @@ class FineGANConfig:
     label_trunk: bool = True  # tied: the class of real labelled crops also trains the child discriminator's trunk
     mask_size_weight: float = 10.0  # keeps the area of masks within mask_area
     mask_area: tuple[float, float] = (0.1, 0.5)  # smallest and largest share of the image that a mask covers
-    mask_entropy_weight: float = 0.1  # makes masks say yes or no
+    mask_entropy_weight: float = 0.4  # makes masks say yes or no
     diffaugment: tuple[str, ...] = ("translation",)  # of color, translation, cutout; child discriminator's inputs
     pseudo_labels: float | None = 0.95  # tied: name unlabelled images above this confidence of a teacher; None: never
 
     batch_size: int = 32  # real images in one update, all processes together
     total_kimg: float = 500.0  # length of training
-    lr: float = 2e-4  # Adam's learning rate, all networks
+    lr: float = 1e-3  # Adam's learning rate, all networks
     lr_decay: float = 0.0  # last share of training over which the learning rate falls to zero
     beta1: float = 0.5  # Adam
     beta2: float = 0.999  # Adam
     ema_halflife_kimg: float = 11.0  # half-life of the averaged generator
     ema_ramp: float | None = 0.05  # half-life at most this share of the images seen; None: off
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware multiplies it, else fp32
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it, else fp32
     seed: int = 0
 
     log_kimg: float = 0.5  # between lines of metrics.jsonl
@@ -132,7 +135,8 @@ class FineGANConfig:
                 if f"slim-{self.resolution}" in _PRESETS
                 else "drop --resolution",
             )
-        for name, kind in (("labels", Labels), ("boxes", Boxes), ("d_norm", Norm)):
+        words = {"labels": Labels, "boxes": Boxes, "d_norm": Norm, "precision": Precision}
+        for name, kind in {**words, "background_without_boxes": WithoutBoxes}.items():
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(
                     f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}",

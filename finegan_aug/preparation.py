@@ -75,12 +75,24 @@ def settled_precision(config: FineGANConfig) -> FineGANConfig:
     return replace(config, precision="bf16" if has_units else "fp32")
 
 
-def check_batch(config: FineGANConfig, processes: int) -> None:
-    """Refuses a batch that does not divide among the processes."""
-    if config.batch_size % processes:
+def check_sizes(config: FineGANConfig, processes: int, images: int) -> None:
+    """Refuses a batch that does not divide among the processes, and more codes than images can fill.
+
+    Raises:
+        ConfigError: see above.
+    """
+    share, rest = divmod(config.batch_size, processes)
+    if rest or share < 2:  # batch norm needs two images
         raise ConfigError(
-            f"batch_size must be a multiple of the {processes} processes, got {config.batch_size}",
+            f"batch_size must be a multiple of the {processes} processes, 2 images or more each, "
+            f"got {config.batch_size}",
             "change --batch_size",
+        )
+    codes = config.num_children or 0
+    if 2 * codes > images:
+        raise ConfigError(
+            f"every child code needs at least 2 training images, got {codes} codes for {images} images",
+            "lower --modes_per_class or --num_children",
         )
 
 

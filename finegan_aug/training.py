@@ -27,7 +27,7 @@ from finegan_aug.grids import COLUMNS, save_grid, write_training_grids
 from finegan_aug.losses import gradient_norm
 from finegan_aug.metrics_log import MetricsLog
 from finegan_aug.models.game import Terms
-from finegan_aug.preparation import RunRecord, all_or_none, check_batch, make_accelerator, owned_run, settled_precision
+from finegan_aug.preparation import RunRecord, all_or_none, check_sizes, make_accelerator, owned_run, settled_precision
 from finegan_aug.progress import Progress
 from finegan_aug.pseudo_labels import training_labels
 from finegan_aug.stopping import StopRequest
@@ -67,7 +67,7 @@ def train(
     accelerator = make_accelerator(log_with, run_dir, expect_processes)
     manifest = data if isinstance(data, Manifest) else load_data(data)
     config = config.resolve(len(manifest.classes))
-    check_batch(config, accelerator.num_processes)
+    check_sizes(config, accelerator.num_processes, len(manifest.of("train")))
     with StopRequest() as stop, owned_run(run_dir, accelerator, config, manifest, overwrite=overwrite) as record:
         if log_with is not None:
             flat = {key: str(value) for key, value in config.to_json().items()}

@@ -75,6 +75,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"labels": "tide"}, "labels must be one of tied, discovered, got 'tide'; change --labels"),
     ({"boxes": None}, "boxes must be one of given, from_masks, none, got None; change --boxes"),
     ({"d_norm": "layer"}, "d_norm must be one of batch, group, none, got 'layer'; change --d_norm"),
+    ({"precision": "fp16"}, "precision must be one of auto, fp32, bf16, got 'fp16'; change --precision"),
+    (
+        {"background_without_boxes": "crop"},
+        "background_without_boxes must be one of skip, border, got 'crop'; change --background_without_boxes",
+    ),
     ({"batch_size": 0}, "batch_size must be above 0, got 0; raise --batch_size"),
     ({"total_kimg": -1.0}, "total_kimg must be above 0, got -1.0; raise --total_kimg"),
     ({"width": 0.0}, "width must be above 0, got 0.0; raise --width"),

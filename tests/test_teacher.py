@@ -67,7 +67,9 @@ def test_a_wrong_class_and_a_copy_are_dropped_and_the_lineage_names_the_teachers
     assert reasons["wrong.png"] == "teacher_top_k"
     assert reasons["copy.png"] == "near_duplicate"
     assert (report.total, report.kept) == (22, 22 - len(reasons))
-    assert report.kept >= 18
+    assert list(reasons.values()).count("teacher_top_k") == 1
+    # So near to one of 32 training images as these are to each other, a few good ones lie by chance.
+    assert report.kept >= 15
     lineage = read_lineage(synthetic)
     assert lineage is not None
     assert lineage.real_images == {record.sha256: ("filter_teacher",) for record in photographs.of("train")}

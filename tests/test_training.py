@@ -36,7 +36,7 @@ from finegan_aug.errors import (
 )
 from finegan_aug.metrics_log import MetricsLog
 from finegan_aug.models.game import FakeBatch, FineGAN, Terms
-from finegan_aug.preparation import check_batch
+from finegan_aug.preparation import check_sizes
 from finegan_aug.run_folder import run_lock
 from finegan_aug.training import TermSums, real_images, train
 from finegan_aug.training_state import TrainingState
@@ -314,11 +314,19 @@ def test_another_number_of_processes_than_asked_for_is_refused(
 
 
 def test_a_batch_must_divide_among_the_processes() -> None:
-    check_batch(tiny_config(), 4)
-    with pytest.raises(
-        ConfigError, match="batch_size must be a multiple of the 3 processes, got 8; change --batch_size"
-    ):
-        check_batch(tiny_config(), 3)
+    config = tiny_config().resolve(12)
+    check_sizes(config, 4, 48)
+    for processes in (3, 8):
+        words = f"batch_size must be a multiple of the {processes} processes, 2 images or more each, got 8; change"
+        with pytest.raises(ConfigError, match=words):
+            check_sizes(config, processes, 48)
+
+
+def test_more_codes_than_images_can_fill_are_refused(toy_data: Manifest, tmp_path: Path) -> None:
+    words = "every child code needs at least 2 training images, got 480 codes for 48 images; lower --modes_per_class"
+    with pytest.raises(ConfigError, match=words):
+        train(tiny_config(modes_per_class=40), toy_data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_batch_size_changes_neither_the_images_nor_the_noise_and_codes(toy_data: Manifest, tmp_path: Path) -> None:
