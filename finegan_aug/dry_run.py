@@ -20,13 +20,13 @@ from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint, save_chec
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.folder import load_data
 from finegan_aug.data.manifest import Manifest
-from finegan_aug.preparation import launched, settled_precision
+from finegan_aug.preparation import check_sizes, launched, settled_precision
 from finegan_aug.pseudo_labels import TEACHER_KIMG
 from finegan_aug.training import train
 
 STEPS_SEC = 8.0  # what the timed steps may take together, if more than the needed two are to be timed
 MAX_STEPS = 20
-MAX_IMAGES = 256  # whose crops are cut
+MAX_IMAGES = 256  # whose crops are cut; more where the codes need more
 GRACE_SEC = 20.0  # torchrun kills 30 s after it was told to stop: a step and a save must fit
 
 
@@ -74,7 +74,8 @@ def dry_run(
     state = launched()
     if state.is_main_process:
         print("\n".join(f"{name}: {json.dumps(value)}" for name, value in resolved.to_json().items()), flush=True)
-    some = _thinned(manifest)
+    check_sizes(resolved, state.num_processes, len(manifest.of("train")))
+    some = _thinned(manifest, max(MAX_IMAGES, 2 * (resolved.num_children or 0)))
     batch_kimg = resolved.batch_size / 1000
     # Every step is logged, so that its time can be read. A teacher would cost minutes once, and a step nothing.
     never = resolved.total_kimg
@@ -91,10 +92,10 @@ def dry_run(
     return report
 
 
-def _thinned(manifest: Manifest) -> Manifest:
-    """The same data with at most `MAX_IMAGES` training images, so that cutting crops takes seconds."""
+def _thinned(manifest: Manifest, count: int) -> Manifest:
+    """The same data with about `count` training images, never fewer, so that cutting crops takes seconds."""
     train_images = manifest.of("train")
-    stride = -(-len(train_images) // MAX_IMAGES)
+    stride = len(train_images) // count
     return replace(manifest, images=tuple(train_images[:: max(1, stride)]))
 
 

@@ -63,7 +63,7 @@ def main(data: Path, out: Path) -> None:
     (out / f"full-{rank}.json").write_text(json.dumps(end_of(manifest, out / "full")))
 
     started_sec = time.monotonic()
-    kind, code = end_of(manifest, out / "run", lr=1e-3)
+    kind, code = end_of(manifest, out / "run", lr=2e-3)
     end = {"type": kind, "code": code, "sec": time.monotonic() - started_sec}
     (out / f"refused-{rank}.json").write_text(json.dumps(end))
     sys.exit(code)

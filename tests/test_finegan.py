@@ -110,7 +110,7 @@ def test_the_slim_networks_have_the_sizes_of_the_design(
     child_m: float,
     patches: int,
 ) -> None:
-    generator, background_d, _, child_d, info = on_meta(name)
+    generator, background_d, _, child_d, info = on_meta(name, d_norm="group")
     assert count(generator) == slim_generator(background, trunk, tail, 200, 20)
     assert count(generator) / 1e6 == pytest.approx(generator_m, abs=0.005)
     assert count(child_d, info) / 1e6 == pytest.approx(child_m, abs=0.005)

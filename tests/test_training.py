@@ -190,9 +190,9 @@ def test_another_configuration_is_refused_with_the_difference_and_nothing_is_tou
     trained_run: Path, toy_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = copied(trained_run, tmp_path)
-    assert main(command_line(toy_folder, run, "--lr", "0.001", "--ndf", "8", "--total_kimg", "0.2")) == 4
+    assert main(command_line(toy_folder, run, "--lr", "0.002", "--ndf", "8", "--total_kimg", "0.2")) == 4
     assert capfd.readouterr().err == (
-        "error: the run folder belongs to another configuration (config.lr: 0.0002 -> 0.001; config.ndf: 4 -> 8)\n"
+        "error: the run folder belongs to another configuration (config.lr: 0.001 -> 0.002; config.ndf: 4 -> 8)\n"
         "fix: use --overwrite or another --out\n"
     )
     assert files(run) == files(trained_run)
@@ -211,7 +211,7 @@ def test_overwrite_sets_the_old_run_aside_with_all_that_was_said_about_it(
 ) -> None:
     run = copied(trained_run, tmp_path)
     (run / "audit.json").write_text("{}")  # of the old codes
-    train(tiny_config(lr=1e-3, total_kimg=0.016), toy_data, run, overwrite=True)
+    train(tiny_config(lr=2e-3, total_kimg=0.016), toy_data, run, overwrite=True)
     assert checkpoints(run) == ["step-000000002"]
     assert [row["step"] for row in rows(run)] == [1, 2]
     assert not (run / "audit.json").exists()
@@ -296,7 +296,7 @@ def test_the_third_failed_save_in_a_row_and_the_last_one_are_errors(
 def test_a_folder_in_use_is_refused_and_left_alone(trained_run: Path, toy_data: Manifest, tmp_path: Path) -> None:
     run = copied(trained_run, tmp_path)
     with run_lock(run), pytest.raises(RunLockedError, match=f"is in use by process {os.getpid()}"):
-        train(tiny_config(lr=1e-3), toy_data, run, overwrite=True)
+        train(tiny_config(lr=2e-3), toy_data, run, overwrite=True)
     assert files(run) == files(trained_run)
 
 

@@ -23,6 +23,7 @@ METRICS = {  # name in evaluation.json -> heading with the better direction
     "nmi_max": "NMI (max.) ↑", "clustering_accuracy": "ACC ↑", "ari": "ARI ↑",
 }  # fmt: skip
 CLUSTERING = ("nmi", "acc", "ari", "clustering")  # starts of the names of clustering metrics
+JUDGEMENTS = ("judge", "class_consistency")  # likewise of what a judge says
 SMALL_SAMPLE = 2048  # images; below, FID is biased upwards
 JUDGED = ("judge_accuracy", "before", "after", "mask_iou", "mask_iou_real")  # numbers of a judge's line
 COUNTERS = {"seen_images", "sec", "eta_sec", "step", "steps", "epoch", "lr", "kimg"}
@@ -57,10 +58,11 @@ def class_tables(rows: Sequence[Row], found: Iterable[Contrast], classes: Sequen
 
 
 def quality(evaluation: Sequence[JSON]) -> list[JSON]:
-    """Image metrics and clustering metrics, each as one line for generator, extractor, n and split."""
+    """Metrics of images, of a judge and of clusters, each as one line for generator, extractor, n and split."""
     groups = []
-    for title, wanted in (("Image metrics", False), ("Clustering of real images", True)):
-        lines = [line for line in evaluation if str(line.get("metric")).startswith(CLUSTERING) == wanted]
+    titles = ("Image metrics", "Classes as a judge names them", "Clustering of real images")
+    for title in titles:
+        lines = [line for line in evaluation if _group(str(line.get("metric"))) == titles.index(title)]
         lines = [line for line in lines if line.get("metric") and is_number(line.get("value"))]
         if not lines:
             continue
@@ -82,10 +84,15 @@ def quality(evaluation: Sequence[JSON]) -> list[JSON]:
                 "headings": [METRICS.get(name, name.replace("_", " ")) for name in names],
                 "rows": list(rows.values()),
                 "warnings": sorted({str(text) for line in lines for text in _list(line.get("warnings"))}),
-                "small": not wanted and min(counts, default=SMALL_SAMPLE) < SMALL_SAMPLE,
+                "small": title == titles[0] and min(counts, default=SMALL_SAMPLE) < SMALL_SAMPLE,
             }
         )
     return groups
+
+
+def _group(metric: str) -> int:
+    """0: metrics of images, 1: of a judge, 2: of clusters."""
+    return 2 if metric.startswith(CLUSTERING) else int(metric.startswith(JUDGEMENTS))
 
 
 def _metric_rank(name: str) -> int:
