@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 def averaged_copy(network: nn.Module) -> nn.Module:
@@ -29,12 +29,8 @@ def ema_decay(batch_size: int, seen_images: int, halflife_images: float, ramp: f
 @torch.no_grad()
 def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
     """average = decay * average + (1 - decay) * network, for parameters and floating buffers alike."""
-    means, values = _state(average), _state(network)
+    means, values = average.state_dict(), network.state_dict()
     floating = [name for name, tensor in means.items() if tensor.is_floating_point()]
     torch._foreach_lerp_([means[name] for name in floating], [values[name] for name in floating], 1 - decay)
     for name in means.keys() - set(floating):
         means[name].copy_(values[name])
-
-
-def _state(network: nn.Module) -> dict[str, Tensor]:
-    return network.state_dict()
