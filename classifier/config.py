@@ -43,7 +43,7 @@ class ClassifierConfig:
     drop_path_rate: float = 0.0  # stochastic depth
     checkpoint: str | None = None  # file with weights to start from, or `packaged` (tf_efficientnet_lite0)
     pretrained: bool = False  # start from timm's own weights, which are downloaded
-    mixed_precision: Literal["no", "bf16"] = "no"  # bf16: faster on most GPUs
+    mixed_precision: Literal["no", "bf16", "auto"] = "no"  # auto: bf16 where it is faster, by model and hardware
     seed: int = 0  # of initial weights, order and augmentation
     num_workers: int = 0  # processes that prepare images
     threads: int | None = None  # processor threads of this process (default: torch's own choice)

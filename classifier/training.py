@@ -34,7 +34,7 @@ from finegan_aug.run_folder import ensure_same_config, run_lock
 from .config import FREE, ClassifierConfig
 from .data import TrainSamples, TrainStream, collate
 from .evaluation import classification_metrics, predict
-from .models import build_model, input_statistics
+from .models import build_model, faster_in_bf16, input_statistics, plain_attention
 from .transforms import train_transform
 
 
@@ -103,11 +103,14 @@ def _run_steps(
     """All optimiser steps; returns the averaged network, or the last one where averaging is off."""
     device, rank, world_size = accelerator.device, accelerator.process_index, accelerator.num_processes
     raw = build_model(config, num_classes).to(device).to(memory_format=torch.channels_last)
+    if device.type == "cpu":
+        plain_attention(raw)
     average = ModelEmaV3(raw, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
     optimizer = _optimizer(config, raw)
     model = accelerator.prepare_model(raw)
     mean, std = (value.to(device) for value in input_statistics(raw))
-    bf16 = partial(torch.autocast, device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16")
+    half = config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and faster_in_bf16(raw, device))
+    bf16 = partial(torch.autocast, device.type, torch.bfloat16, enabled=half)
     loader = DataLoader(
         samples,
         batch_sampler=TrainStream(config, len(samples), rank=rank, world_size=world_size),

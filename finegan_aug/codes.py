@@ -13,41 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finegan_aug.errors import ConfigError, DataError
+from finegan_aug.errors import DataError
 from finegan_aug.files import JSON
 from finegan_aug.randomness import permutation, seed_for, uniforms
-
-
-def default_child_to_parent(num_children: int, num_parents: int) -> Tensor:
-    """Contiguous blocks, floor(c Np / Nc), int64 [num_children]; equals the official blocks where Np divides Nc."""
-    if not 1 <= num_parents <= num_children:
-        raise ConfigError(
-            f"num_parents must be from 1 to num_children = {num_children}, found {num_parents}", "lower num_parents"
-        )
-    return torch.arange(num_children) * num_parents // num_children
-
-
-def validate_child_to_parent(child_to_parent: Tensor, num_children: int, num_parents: int) -> Tensor:
-    """The map as given, if it is one; groups may be of any size.
-
-    Raises:
-        ConfigError: wrong dtype or length, a parent out of range, or one without a child.
-    """
-
-    def refuse(must: str, found: object) -> ConfigError:
-        return ConfigError(f"child_to_parent must {must}, found {found}", "correct the map or leave it out")
-
-    if child_to_parent.dtype != torch.int64:
-        raise refuse("be int64", str(child_to_parent.dtype).removeprefix("torch."))
-    if child_to_parent.shape != (num_children,):
-        raise refuse(f"have {num_children} entries, one for each child code", list(child_to_parent.shape))
-    outside = child_to_parent[(child_to_parent < 0) | (child_to_parent >= num_parents)]
-    if len(outside):
-        raise refuse(f"hold parents from 0 to {num_parents - 1}", int(outside[0]))
-    unused = (torch.bincount(child_to_parent, minlength=num_parents) == 0).nonzero()[:, 0].tolist()
-    if unused:
-        raise refuse("give every parent a child", f"none for parents {unused}")
-    return child_to_parent
 
 
 def child_to_class(num_classes: int, modes_per_class: int) -> Tensor:
@@ -183,22 +151,6 @@ def audit_codes(
     )
     kept = torch.tensor([row.kept for row in rows])
     return CodeAudit(rows, torch.where(kept, order.indices[:, 0], -1), num_classes)
-
-
-def codes_of_class(audit: CodeAudit, label: int) -> Tensor:
-    """Kept codes of one class, int64 [m], m >= 1.
-
-    Raises:
-        DataError: the audit kept no code for this class; another class's code is never put in its place.
-    """
-    found = (audit.code_to_class == label).nonzero()[:, 0]
-    if not len(found):
-        raise DataError(
-            f"class {label} has no child code: the audit kept {audit.kept} of {len(audit.rows)} codes, for "
-            f"{audit.num_classes - len(audit.uncovered_classes)} of {audit.num_classes} classes",
-            "train longer, use more codes, or use labels=tied",
-        )
-    return found
 
 
 def _check_pairs(codes: Tensor, labels: Tensor, num_children: int, num_classes: int) -> None:

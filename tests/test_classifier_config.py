@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from classifier.config import ClassifierConfig
-from classifier.models import build_model, input_statistics, read_tensors
+from classifier.models import build_model, faster_in_bf16, input_statistics, plain_attention, read_tensors
 from finegan_aug.errors import CheckpointError, ConfigError
 
 TINY = "test_efficientnet"
@@ -83,6 +83,32 @@ def test_the_tiny_vit_has_patches_of_8_pixels() -> None:
 def test_a_vision_transformer_of_timm_is_built_for_the_resolution() -> None:
     model = build_model(ClassifierConfig(model="test_vit3", resolution=64), 5)
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
+
+
+def test_attention_in_plain_products_gives_the_same_logits_and_gradients() -> None:
+    model = build_model(ClassifierConfig(model="vit_tiny_patch8_64", resolution=32), 3)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = []
+    for _ in range(2):
+        logits = model(images)
+        logits.square().sum().backward()
+        found.append([logits, *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+        model.zero_grad()
+        plain_attention(model)  # for the second pass
+    assert not any(getattr(part, "fused_attn", False) for part in model.modules())
+    for fused, plain in zip(*found, strict=True):
+        torch.testing.assert_close(plain, fused, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_bf16_is_for_processors_with_matrix_units_and_models_of_matrix_products(
+    monkeypatch: pytest.MonkeyPatch, units: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units)
+    names = ("vit_tiny_patch8_64", "mobilenetv3_small_100")
+    vit, mobilenet = (build_model(ClassifierConfig(model=name), 2) for name in names)
+    assert faster_in_bf16(vit, torch.device("cpu")) is units
+    assert faster_in_bf16(mobilenet, torch.device("cpu")) is False
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

@@ -12,61 +12,12 @@ from finegan_aug.codes import (
     CodeAudit,
     audit_codes,
     child_to_class,
-    codes_of_class,
     deal_codes,
-    default_child_to_parent,
     uniform_codes,
-    validate_child_to_parent,
 )
-from finegan_aug.errors import ConfigError, DataError
+from finegan_aug.errors import DataError
 
 torch.set_num_threads(1)
-
-
-@pytest.mark.parametrize(("num_children", "num_parents"), [(200, 20), (120, 12), (24, 4), (7, 7), (5, 1)])
-def test_the_default_map_is_the_official_blocks_where_they_are_even(num_children: int, num_parents: int) -> None:
-    expected = [c // (num_children // num_parents) for c in range(num_children)]
-    assert default_child_to_parent(num_children, num_parents).tolist() == expected
-
-
-@pytest.mark.parametrize(("num_children", "num_parents"), [(196, 20), (10, 4), (7, 3), (5, 4)])
-def test_the_default_map_is_a_map_where_parents_do_not_divide_children(num_children: int, num_parents: int) -> None:
-    """196 codes on 20 parents is the case that overflows to a parent too many in the official code."""
-    found = default_child_to_parent(num_children, num_parents)
-    assert found.dtype == torch.int64
-    validate_child_to_parent(found, num_children, num_parents)
-    sizes = torch.bincount(found)
-    assert sizes.max() - sizes.min() <= 1
-    assert found.tolist() == sorted(found.tolist())
-
-
-@pytest.mark.parametrize("num_parents", [0, 5])
-def test_more_parents_than_children_or_none_is_refused(num_parents: int) -> None:
-    message = f"num_parents must be from 1 to num_children = 4, found {num_parents}; lower num_parents"
-    with pytest.raises(ConfigError, match=message):
-        default_child_to_parent(4, num_parents)
-
-
-def test_an_uneven_map_is_accepted_as_it_is() -> None:
-    uneven = torch.tensor([2, 0, 0, 0, 0, 1, 2])
-    assert validate_child_to_parent(uneven, 7, 3) is uneven
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (torch.tensor([0, 1, 2]), "have 4 entries, one for each child code, found [3]"),
-        (torch.zeros(4, 3, dtype=torch.int64), "have 4 entries, one for each child code, found [4, 3]"),
-        (torch.tensor([0, 1, 3, 2]), "hold parents from 0 to 2, found 3"),
-        (torch.tensor([0, -1, 1, 2]), "hold parents from 0 to 2, found -1"),
-        (torch.tensor([0, 0, 2, 2]), "give every parent a child, found none for parents [1]"),
-        (torch.tensor([0.0, 0.0, 1.0, 2.0]), "be int64, found float32"),
-    ],
-)
-def test_a_wrong_map_is_refused(wrong: Tensor, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        validate_child_to_parent(wrong, 4, 3)
-    assert str(caught.value) == f"child_to_parent must {message}; correct the map or leave it out"
 
 
 def test_tied_codes_belong_to_their_class() -> None:
@@ -146,8 +97,6 @@ def test_the_audit_of_a_table_computed_by_hand() -> None:
     assert audit.code_to_class.dtype == torch.int64
     assert audit.uncovered_classes == (2, 3)
     assert audit.kept == 3
-    assert codes_of_class(audit, 0).tolist() == [0, 4]
-    assert codes_of_class(audit, 1).tolist() == [5]
 
 
 def test_the_margin_is_a_bound_of_its_own() -> None:
@@ -162,15 +111,6 @@ def test_generated_images_that_disagree_drop_a_code() -> None:
     assert audit.rows[0].reason == "agreement of generated images below 0.7"
     assert audit.rows[4].agreement == pytest.approx(0.7)
     assert audit.rows[5].reason == "agreement of generated images below 0.7"
-
-
-def test_an_uncovered_class_raises_and_gets_no_substitute() -> None:
-    with pytest.raises(DataError) as caught:
-        codes_of_class(toy_audit(), 2)
-    assert str(caught.value) == (
-        "class 2 has no child code: the audit kept 3 of 6 codes, for 2 of 4 classes; "
-        "train longer, use more codes, or use labels=tied"
-    )
 
 
 def test_random_codes_are_abstained_from() -> None:
