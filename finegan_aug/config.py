@@ -102,6 +102,9 @@ class FineGANConfig:
     composite_code_weight: float = 1.0  # tied: child code on the composite image beside the masked object
     projection: bool = True  # tied: the child discriminator judges an image together with its class
     label_trunk: bool = True  # tied: the class of real labelled crops also trains the child discriminator's trunk
+    r1_gamma: float = 0.0  # weight of the gradient penalty on real crops, child and background discriminator; 0: off
+    r1_interval: int = 8  # updates between two penalties; each then counts so many times
+    batch_deviation: int = 0  # child discriminator: neighbours in a batch whose spread it sees; 0: off
     mask_size_weight: float = 10.0  # keeps the area of masks within mask_area
     mask_area: tuple[float, float] = (0.1, 0.5)  # smallest and largest share of the image that a mask covers
     mask_entropy_weight: float = 0.4  # makes masks say yes or no
@@ -145,6 +148,12 @@ class FineGANConfig:
         for name in _ABOVE_ZERO:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}", f"raise --{name}")
+        if self.r1_gamma < 0 or self.r1_interval < 1 or self.batch_deviation < 0:
+            raise ConfigError(
+                "r1_gamma, r1_interval and batch_deviation must be at least 0, 1 and 0, "
+                f"got {self.r1_gamma:g}, {self.r1_interval} and {self.batch_deviation}",
+                "correct them",
+            )
         if not 0 <= self.lr_decay <= 1:
             raise ConfigError(f"lr_decay must be from 0 to 1, got {self.lr_decay}", "change --lr_decay")
         unknown = set(self.diffaugment) - {"color", "translation", "cutout"}

@@ -42,6 +42,17 @@ def background_aux_loss(logits: Tensor, outside: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, outside)
 
 
+def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """Mean squared norm of the gradient of each image's logit, R1 (Mescheder, Geiger, Nowozin, ICML 2018, eq. 9).
+
+    Args:
+        logits: of the discriminator on `images`, summed; an image must influence its own logit only.
+        images: [N, C, H, W] that require a gradient.
+    """
+    (gradient,) = torch.autograd.grad(_wide(logits).sum(), images, create_graph=True)
+    return _wide(gradient).square().sum(dim=(1, 2, 3)).mean()
+
+
 def code_loss(logits: Tensor, codes: Tensor) -> Tensor:
     """Information loss, equations 3 and 4 of the paper: cross-entropy of code logits [N, K], codes int64 [N]."""
     return F.cross_entropy(logits, codes)

@@ -88,6 +88,11 @@ def check_sizes(config: FineGANConfig, processes: int, images: int) -> None:
             f"got {config.batch_size}",
             "change --batch_size",
         )
+    if config.batch_deviation and share % config.batch_deviation:
+        raise ConfigError(
+            f"the images of a process must be a multiple of batch_deviation = {config.batch_deviation}, got {share}",
+            "change --batch_size or --batch_deviation",
+        )
     codes = config.num_children or 0
     if 2 * codes > images:
         raise ConfigError(

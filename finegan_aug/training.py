@@ -128,7 +128,7 @@ def _loop(
                 fake = game.forward(z.to(device), child.to(device), positions)
 
                 # Discriminators: background patches, and the child stage with the class of real crops.
-                d_terms = game.discriminator_losses(real, fake)
+                d_terms = game.discriminator_losses(real, fake, step)
             accelerator.backward(_total(d_terms))
             d_norm = gradient_norm(optimizers["d"])
             optimizers["d"].step()

@@ -87,6 +87,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"modes_per_class": 0}, "modes_per_class must be above 0, got 0; raise --modes_per_class"),
     ({"grid_kimg": 0.0}, "grid_kimg must be above 0, got 0.0; raise --grid_kimg"),
     ({"checkpoint_kimg": 0.0}, "checkpoint_kimg must be above 0, got 0.0; raise --checkpoint_kimg"),
+    (
+        {"r1_gamma": -1.0},
+        "r1_gamma, r1_interval and batch_deviation must be at least 0, 1 and 0, got -1, 8 and 0; correct them",
+    ),
     ({"lr_decay": 1.5}, "lr_decay must be from 0 to 1, got 1.5; change --lr_decay"),
     (
         {"diffaugment": ("color", "rotation", "noise")},

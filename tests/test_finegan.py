@@ -28,6 +28,7 @@ from finegan_aug.models.finegan import (
     InformationHead,
     ParentDiscriminator,
     Stages,
+    with_deviation,
 )
 from finegan_aug.models.game import FakeBatch, FineGAN
 from finegan_aug.patches import patch_geometry
@@ -222,6 +223,27 @@ def test_the_projection_adds_the_class_to_the_logit_and_an_unknown_class_adds_no
     assert extra[0] != 0
     for without in (tiny("slim-32", projection=False), tiny("slim-32", labels="discovered", num_children=8)):
         assert ChildDiscriminator(without).embedding is None
+
+
+def test_the_deviation_is_that_of_each_group_of_neighbours() -> None:
+    features = torch.tensor([[0.0, 2.0], [4.0, 2.0], [1.0, 1.0], [1.0, 1.0]])[:, :, None, None].expand(-1, -1, 4, 4)
+    seen = with_deviation(features, 2)
+    torch.testing.assert_close(seen[:, :2], features)
+    assert seen.shape == (4, 3, 4, 4)
+    torch.testing.assert_close(seen[:, 2, 0, 0], torch.tensor([1.0, 1.0, 0.0, 0.0]), atol=1e-3, rtol=0)
+
+
+def test_a_discriminator_that_sees_deviation_tells_equal_images_from_different_ones() -> None:
+    config = tiny("slim-32", batch_deviation=2)
+    discriminator = ChildDiscriminator(config)
+    with torch.no_grad():
+        discriminator.rf.weight.zero_()
+        discriminator.rf.weight[:, -1] = 1.0
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    nothing = torch.full((2,), -1)
+    different = discriminator(images, nothing)[1]
+    equal = discriminator(images[:1].expand(2, -1, -1, -1), nothing)[1]
+    assert (different > equal + 0.01).all()
 
 
 def test_weights_start_as_in_the_official_code() -> None:

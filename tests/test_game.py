@@ -261,6 +261,27 @@ def first_two(game: FineGAN) -> dict[str, Tensor]:
     return {name: value[:2] for name, value in real_images(game)._asdict().items()}
 
 
+def test_the_penalty_comes_at_every_interval_on_both_discriminators_and_counts_so_often() -> None:
+    game = make_game(r1_gamma=0.2, r1_interval=3)
+    real, fake = real_images(game), fakes(game)
+    assert real.frames is not None
+    terms = [game.discriminator_losses(real, fake, step)["r1"] for step in range(4)]
+    assert [term.item() > 0 for term in terms] == [True, False, False, True]
+
+    objects = diff_augment(real.objects, real.draws, game.config.diffaugment).requires_grad_()
+    frames = real.frames.detach().requires_grad_()
+    assert game.background_d is not None
+    child = game.child_d(objects, real.labels)[1].sum()
+    patches = game.background_d(frames)[0].mean(dim=(1, 2, 3)).sum()
+    slopes = [torch.autograd.grad(child, objects)[0], torch.autograd.grad(patches, frames)[0]]
+    expected = sum(0.5 * 0.2 * 3 * slope.square().sum() / BATCH for slope in slopes)
+    torch.testing.assert_close(terms[0].detach(), torch.as_tensor(expected))
+
+    terms[0].backward()
+    assert all(any(p.grad is not None for p in d.parameters()) for d in (game.child_d, game.background_d))
+    assert "r1" not in make_game().discriminator_losses(real, fake)
+
+
 def test_the_discriminators_stand_still_only_inside_the_with() -> None:
     game = make_game()
     frozen = parameters(game.discriminator_networks())

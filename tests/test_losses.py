@@ -176,6 +176,16 @@ def test_extreme_logits_stay_finite_under_bfloat16_autocast(loss: Callable[[Tens
     assert x.grad.abs().max() > 0
 
 
+def test_the_gradient_penalty_is_the_squared_slope_of_each_image_and_teaches_the_weights() -> None:
+    x, w = logits(5, 3, 2, 2).requires_grad_(), logits(3, 2, 2, seed=1).requires_grad_()
+    linear = losses.gradient_penalty((x * w).sum(dim=(1, 2, 3)), x)
+    torch.testing.assert_close(linear, w.square().sum())
+    (slope,) = torch.autograd.grad(linear, w)
+    torch.testing.assert_close(slope, 2 * w.detach())
+    square = losses.gradient_penalty((x.square() / 2).sum(dim=(1, 2, 3)), x)
+    torch.testing.assert_close(square, x.detach().square().sum(dim=(1, 2, 3)).mean())
+
+
 def test_the_gradient_norm_is_over_all_parameters_and_skips_those_without() -> None:
     first, second, idle = (nn.Parameter(torch.zeros(shape)) for shape in ((2, 2), (3,), (1,)))
     first.grad, second.grad = torch.tensor([[1.0, 2], [0, 4]]), torch.tensor([2.0, 0, 0])

@@ -322,6 +322,14 @@ def test_a_batch_must_divide_among_the_processes() -> None:
             check_sizes(config, processes, 48)
 
 
+def test_a_process_must_hold_whole_groups_of_neighbours() -> None:
+    config = tiny_config(batch_deviation=4).resolve(12)
+    check_sizes(config, 2, 48)
+    words = "the images of a process must be a multiple of batch_deviation = 4, got 2; change --batch_size or --batch"
+    with pytest.raises(ConfigError, match=words):
+        check_sizes(config, 4, 48)
+
+
 def test_more_codes_than_images_can_fill_are_refused(toy_data: Manifest, tmp_path: Path) -> None:
     words = "every child code needs at least 2 training images, got 480 codes for 48 images; lower --modes_per_class"
     with pytest.raises(ConfigError, match=words):

@@ -190,18 +190,31 @@ class ChildDiscriminator(nn.Module):
     def __init__(self, config: FineGANConfig) -> None:
         super().__init__()
         self.trunk = ObjectTrunk(config)
-        self.rf = nn.Conv2d(self.trunk.channels, 1, 4, 4)
+        self.batch_deviation = config.batch_deviation
+        self.rf = nn.Conv2d(self.trunk.channels + (config.batch_deviation > 0), 1, 4, 4)
         with_classes = config.projection and config.labels == "tied"
         self.embedding = nn.Embedding(config.num_classes or 1, self.trunk.channels) if with_classes else None
         self.apply(initialise)
 
     def forward(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         features = self.trunk(images)
-        logits = _whole_map(self.rf, features).flatten()
+        judged = with_deviation(features, self.batch_deviation) if self.batch_deviation else features
+        logits = _whole_map(self.rf, judged).flatten()
         if self.embedding is not None:
             match = (self.embedding(classes.clamp(min=0)) * features.mean(dim=(2, 3))).sum(dim=1)
             logits = logits + match * (classes >= 0)
         return features, logits
+
+
+def with_deviation(features: Tensor, group: int) -> Tensor:
+    """Features [N, C, H, W] with one more channel: the mean deviation within each `group` of neighbours.
+
+    Karras et al., ICLR 2018 (Progressive GAN), section 3; N must be a multiple of `group`.
+    """
+    grouped = features.float().unflatten(0, (-1, group))
+    spread = (grouped.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    plane = spread.repeat_interleave(group)[:, None, None, None].expand(-1, 1, *features.shape[2:])
+    return torch.cat([features, plane.to(features.dtype)], dim=1)
 
 
 def initialise(module: nn.Module) -> None:

@@ -113,22 +113,31 @@ class FineGAN:
         draws = uniforms(seed_for(self.config.seed, "diffaug", "fake"), list(positions), DRAWS_PER_IMAGE)
         return FakeBatch(stages, child, parent, torch.from_numpy(draws).to(z))
 
-    def discriminator_losses(self, real: RealBatch, fake: FakeBatch) -> Terms:
+    def discriminator_losses(self, real: RealBatch, fake: FakeBatch, step: int = 0) -> Terms:
         """Terms whose sum the discriminators minimise (finegan.md 4.2, 4.3; with tied labels also 5.2)."""
         config, terms = self.config, {}
+        penalised = config.r1_gamma > 0 and step % config.r1_interval == 0
+        penalty = real.objects.new_zeros(())
         if self.background_d is not None and real.frames is not None and real.outside is not None:
-            real_rf, real_aux = self.background_d(real.frames)
+            frames = real.frames.requires_grad_(penalised)
+            real_rf, real_aux = self.background_d(frames)
             fake_rf, _ = self.background_d(self._seen_background(fake.stages).detach())
             weight = config.background_weight
             terms["background_real"] = weight * losses.background_real_loss(real_rf, real.outside)
             terms["background_fake"] = weight * losses.fake_loss(fake_rf)
             if real_aux is not None:
                 terms["background_aux"] = losses.background_aux_loss(real_aux, real.outside)
-        objects = diff_augment(real.objects, real.draws, config.diffaugment)
+            if penalised:
+                penalty = penalty + losses.gradient_penalty(real_rf.mean(dim=(2, 3)), frames)
+        objects = diff_augment(real.objects, real.draws, config.diffaugment).requires_grad_(penalised)
         generated = diff_augment(fake.stages.child.detach(), fake.draws, config.diffaugment)
         features, real_logits, fake_logits = self._judge(objects, generated, real.labels, self._classes(fake.child))
         terms["child_real"] = losses.real_loss(real_logits)
         terms["child_fake"] = losses.fake_loss(fake_logits)
+        if penalised:
+            penalty = penalty + losses.gradient_penalty(real_logits, objects)
+        if config.r1_gamma > 0:
+            terms["r1"] = 0.5 * config.r1_gamma * config.r1_interval * penalty
         if self.tied and config.class_weight > 0:
             # The head's gradient waits in .grad for the generator's optimiser, which owns the head.
             scores = self.info(features if config.label_trunk else features.detach())
