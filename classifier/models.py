@@ -74,7 +74,7 @@ def plain_attention(model: nn.Module) -> None:
     """Attention as matrix products: on processors the backward pass of torch's fused one takes most of a bf16 step."""
     for part in model.modules():
         if hasattr(part, "fused_attn"):
-            part.fused_attn = False
+            cast(Any, part).fused_attn = False
 
 
 def _create(config: ClassifierConfig, num_classes: int) -> nn.Module:

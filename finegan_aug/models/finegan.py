@@ -211,7 +211,7 @@ def with_deviation(features: Tensor, group: int) -> Tensor:
 
     Karras et al., ICLR 2018 (Progressive GAN), section 3; N must be a multiple of `group`.
     """
-    grouped = features.float().unflatten(0, (-1, group))
+    grouped = features.float().reshape(-1, group, *features.shape[1:])
     spread = (grouped.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
     plane = spread.repeat_interleave(group)[:, None, None, None].expand(-1, 1, *features.shape[2:])
     return torch.cat([features, plane.to(features.dtype)], dim=1)
