@@ -118,7 +118,7 @@ def _pool(out: Path, cell: Cell, config: ClassifierConfig, manifest: Manifest, r
         return out / "synthetic" / cell.budget / ("all" if cell.arm == "S1" else "filtered")
     if cell.arm == "N0":
         folder = out / "pools" / f"copies-{cell.budget}"
-        return _written(folder, manifest.classes, real.pixels, np.asarray(real.targets))
+        return write_pool(folder, manifest.classes, real.pixels, np.asarray(real.targets))
     if cell.arm != "R5":
         return None
     rest = _images(manifest, ("train",), config.resolution, labelled=False)
@@ -131,10 +131,10 @@ def _pool(out: Path, cell: Cell, config: ClassifierConfig, manifest: Manifest, r
     if not len(sure):
         return None
     folder = out / "pools" / f"pseudo-{cell.name}"
-    return _written(folder, manifest.classes, rest.pixels[sure], logits.argmax(axis=1)[sure])
+    return write_pool(folder, manifest.classes, rest.pixels[sure], logits.argmax(axis=1)[sure])
 
 
-def _written(
+def write_pool(
     folder: Path, classes: Sequence[str], pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]
 ) -> Path:
     """A set in the format of synthetic ones, uint8 [N, S, S, 3] with labels [N]; the manifest comes last."""
