@@ -52,7 +52,8 @@ def main() -> None:
         write_toy(
             folder / "new", num_train=len(TOY_CLASSES), num_test=NUM_TEST, resolution=RESOLUTION, seed=VALIDATION_SEED
         )
-        data = budget(load_data(folder / "toy" / "train"), 0.1, pair=0, validation_share=0.0, unlabelled="keep")
+        drawn = load_data(folder / "toy" / "train", test_data=folder / "toy" / "test")
+        data = budget(drawn, 0.1, pair=0, validation_share=0.0, unlabelled="keep")
         new = load_data(folder / "new" / "test")
         side = square_px(RESOLUTION)
         real = SquareImages(data, data.of("train", "val", labelled=True), side)
