@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from finegan_aug.data.transforms import preserved_generators, seed_generators
 from finegan_aug.errors import CheckpointError, ConfigError
+from finegan_aug.preparation import has_bf16_units
 from finegan_aug.randomness import seed_for
 
 from .config import ClassifierConfig, source_file
@@ -64,14 +65,12 @@ def faster_in_bf16(model: nn.Module, device: torch.device) -> bool:
     On processors a grouped convolution in bf16 takes longer: MobileNetV3-small at 64 px 2.0x the time of a step in fp32
     on one core with matrix units, the tiny ViT 0.5x.
     """
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
     grouped = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in model.modules())
-    return bool(torch.cpu._is_amx_tile_supported()) and not grouped
+    return has_bf16_units(device) and not (grouped and device.type == "cpu")
 
 
 def plain_attention(model: nn.Module) -> None:
-    """Attention as matrix products: on processors the backward pass of torch's fused one takes most of a bf16 step."""
+    """Attention as matrix products: on processors the backward pass of torch's fused one takes half a bf16 step."""
     for part in model.modules():
         if hasattr(part, "fused_attn"):
             cast(Any, part).fused_attn = False

@@ -67,16 +67,21 @@ def make_accelerator(log_with: str | None, run_dir: Path, expect_processes: int 
     return accelerator
 
 
+def has_bf16_units(device: torch.device) -> bool:
+    """Whether this kind of hardware multiplies matrices of bf16."""
+    return bool(torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported())
+
+
 def settled_precision(config: FineGANConfig) -> FineGANConfig:
     """The configuration with `precision="auto"` decided: bf16 where the hardware has matrix units for it."""
     if config.precision != "auto":
         return config
-    has_units = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_amx_tile_supported()
-    return replace(config, precision="bf16" if has_units else "fp32")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return replace(config, precision="bf16" if has_bf16_units(device) else "fp32")
 
 
 def check_sizes(config: FineGANConfig, processes: int, images: int) -> None:
-    """Refuses a batch that does not divide among the processes, and more codes than images can fill.
+    """Refuses a batch that processes or groups of neighbours do not divide, and more codes than images can fill.
 
     Raises:
         ConfigError: see above.

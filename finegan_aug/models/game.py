@@ -117,7 +117,7 @@ class FineGAN:
         """Terms whose sum the discriminators minimise (finegan.md 4.2, 4.3; with tied labels also 5.2)."""
         config, terms = self.config, {}
         penalised = config.r1_gamma > 0 and step % config.r1_interval == 0
-        penalty = real.objects.new_zeros(())
+        penalties = list[Tensor]()
         if self.background_d is not None and real.frames is not None and real.outside is not None:
             frames = real.frames.requires_grad_(penalised)
             real_rf, real_aux = self.background_d(frames)
@@ -128,16 +128,18 @@ class FineGAN:
             if real_aux is not None:
                 terms["background_aux"] = losses.background_aux_loss(real_aux, real.outside)
             if penalised:
-                penalty = penalty + losses.gradient_penalty(real_rf.mean(dim=(2, 3)), frames)
+                penalties.append(losses.gradient_penalty(real_rf.mean(dim=(2, 3)), frames))
         objects = diff_augment(real.objects, real.draws, config.diffaugment).requires_grad_(penalised)
         generated = diff_augment(fake.stages.child.detach(), fake.draws, config.diffaugment)
         features, real_logits, fake_logits = self._judge(objects, generated, real.labels, self._classes(fake.child))
         terms["child_real"] = losses.real_loss(real_logits)
         terms["child_fake"] = losses.fake_loss(fake_logits)
         if penalised:
-            penalty = penalty + losses.gradient_penalty(real_logits, objects)
+            penalties.append(losses.gradient_penalty(real_logits, objects))
         if config.r1_gamma > 0:
-            terms["r1"] = 0.5 * config.r1_gamma * config.r1_interval * penalty
+            # Zero between two penalties: the terms keep their names.
+            total = sum(penalties, start=real.objects.new_zeros(()))
+            terms["r1"] = 0.5 * config.r1_gamma * config.r1_interval * total
         if self.tied and config.class_weight > 0:
             # The head's gradient waits in .grad for the generator's optimiser, which owns the head.
             scores = self.info(features if config.label_trunk else features.detach())

@@ -61,8 +61,8 @@ def quality(evaluation: Sequence[JSON]) -> list[JSON]:
     """Metrics of images, of a judge and of clusters, each as one line for generator, extractor, n and split."""
     groups = []
     titles = ("Image metrics", "Classes as a judge names them", "Clustering of real images")
-    for title in titles:
-        lines = [line for line in evaluation if _group(str(line.get("metric"))) == titles.index(title)]
+    for group, title in enumerate(titles):
+        lines = [line for line in evaluation if _group(str(line.get("metric"))) == group]
         lines = [line for line in lines if line.get("metric") and is_number(line.get("value"))]
         if not lines:
             continue
@@ -84,7 +84,7 @@ def quality(evaluation: Sequence[JSON]) -> list[JSON]:
                 "headings": [METRICS.get(name, name.replace("_", " ")) for name in names],
                 "rows": list(rows.values()),
                 "warnings": sorted({str(text) for line in lines for text in _list(line.get("warnings"))}),
-                "small": title == titles[0] and min(counts, default=SMALL_SAMPLE) < SMALL_SAMPLE,
+                "small": group == 0 and min(counts, default=SMALL_SAMPLE) < SMALL_SAMPLE,
             }
         )
     return groups
