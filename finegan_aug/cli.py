@@ -21,11 +21,13 @@ VERBS = {
     "verify": "check the files of a run or checkpoint against their hashes",
     "report": "write one HTML page about a finished comparison",
     "toy": "write the embedded data set of drawn animals as image folders",
+    "import-official": "make a run folder of the official FineGAN's files",
+    "export-official": "write a run of preset classic as the official FineGAN's files",
 }
 _WITH_GENERATOR = ("train", "synthesize", "filter", "evaluate")
 HELP = f"""usage: finegan-aug VERB [--config FILE] [options]
 
-{chr(10).join(f"  {verb:<12}{what}" for verb, what in VERBS.items())}
+{chr(10).join(f"  {verb:<17}{what}" for verb, what in VERBS.items())}
 
 finegan-aug VERB --help lists the options of a verb. Options beat the --config file, the file beats the preset.
 --debug shows where an error came from; --version prints the version.
@@ -74,7 +76,7 @@ def _run(line: list[str]) -> int:
         best = nearest(verb, list(VERBS))
         raise ConfigError(f"unknown verb {verb!r}; the nearest is {best!r}", "see finegan-aug --help")
     home = "finegan_aug.verbs" if verb in _WITH_GENERATOR else "finegan_aug.folder_verbs"
-    return int(getattr(import_module(home), verb)(line[1:]))
+    return int(getattr(import_module(home), verb.replace("-", "_"))(line[1:]))
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:

@@ -1,4 +1,4 @@
-"""What each verb about folders may be told, and the one call it makes: doctor, verify, report, toy."""
+"""What each verb about folders and files may be told, and the one call it makes: doctor, verify, report, toy, ..."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DoctorOptions:
 
 def doctor(argv: Sequence[str]) -> int:
     """Say what is wrong with the photographs."""
-    photos, checks = parse_options("finegan-aug doctor", argv, PhotoOptions, DoctorOptions, positional="data")
+    photos, checks = parse_options("finegan-aug doctor", argv, PhotoOptions, DoctorOptions, positional=("data",))
     where, options = build(PhotoOptions, photos), build(DoctorOptions, checks)
     from finegan_aug.data.doctor import format_report, run_doctor
 
@@ -54,7 +54,7 @@ class ReportOptions:
 
 def report(argv: Sequence[str]) -> int:
     """Write report.html, report.json and tables."""
-    (values,) = parse_options("finegan-aug report", argv, ReportOptions, positional="experiment")
+    (values,) = parse_options("finegan-aug report", argv, ReportOptions, positional=("experiment",))
     options = build(ReportOptions, values)
     from finegan_aug.report import write_report
 
@@ -72,7 +72,7 @@ class VerifyOptions:
 
 def verify(argv: Sequence[str]) -> int:
     """Check every file of every checkpoint against its hash."""
-    (values,) = parse_options("finegan-aug verify", argv, VerifyOptions, positional="run")
+    (values,) = parse_options("finegan-aug verify", argv, VerifyOptions, positional=("run",))
     options = build(VerifyOptions, values)
     if options.status:
         status = read_json(options.run / "status.json")
@@ -104,7 +104,7 @@ class ToyOptions:
 
 def toy(argv: Sequence[str]) -> int:
     """Write the embedded data set."""
-    (values,) = parse_options("finegan-aug toy", argv, ToyOptions, positional="out")
+    (values,) = parse_options("finegan-aug toy", argv, ToyOptions, positional=("out",))
     options = build(ToyOptions, values)
     from finegan_aug.data.toy import write_toy
 
@@ -116,4 +116,41 @@ def toy(argv: Sequence[str]) -> int:
         seed=options.seed,
     )
     print(f"{out}: {options.num_train} training and {options.num_test} test images")
+    return 0
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """The files of kkanshul/finegan."""
+
+    file: Path  # generator: netG_*.pth
+    out: Path  # run folder to make; it must be empty or not there yet
+    discriminators: tuple[Path, ...] = ()  # netD0, netD1 and netD2 in this order; without them training begins fresh
+
+
+def import_official(argv: Sequence[str]) -> int:
+    """Make a run folder of the official networks."""
+    (values,) = parse_options("finegan-aug import-official", argv, ImportOptions, positional=("file", "out"))
+    options = build(ImportOptions, values)
+    from finegan_aug.interop import import_official as import_files
+
+    print(import_files(options.file, options.out, discriminator_files=options.discriminators))
+    return 0
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """A run of preset classic, for kkanshul/finegan."""
+
+    run: Path  # run folder
+    out: Path  # folder for netG.pth (averaged weights), netD0.pth, netD1.pth and netD2.pth
+
+
+def export_official(argv: Sequence[str]) -> int:
+    """Write the networks of a run in the official files."""
+    (values,) = parse_options("finegan-aug export-official", argv, ExportOptions, positional=("run", "out"))
+    options = build(ExportOptions, values)
+    from finegan_aug.interop import export_official as export_files
+
+    print("\n".join(map(str, export_files(options.run, options.out))))
     return 0

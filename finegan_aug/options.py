@@ -28,7 +28,7 @@ Shape = TypeVar("Shape")
 
 
 def parse_options(
-    prog: str, argv: Sequence[str], *shapes: type, section: str | None = None, positional: str | None = None
+    prog: str, argv: Sequence[str], *shapes: type, section: str | None = None, positional: tuple[str, ...] = ()
 ) -> list[Values]:
     """Read the options written on the command line and in the file that `--config` names.
 
@@ -37,7 +37,7 @@ def parse_options(
         argv: the command line without the command itself.
         shapes: dataclasses whose fields are the options; no field name may occur twice.
         section: the part of a sectioned configuration file that belongs to this command (see `read_config`).
-        positional: a field that may also be given without its name.
+        positional: fields that may also be given without their names, in this order.
 
     Returns:
         For each dataclass the values that were written, converted to the types of its fields; nothing else.
@@ -89,11 +89,10 @@ def _fields(shapes: Sequence[type]) -> dict[str, Any]:
     return types
 
 
-def _parser(prog: str, shapes: Sequence[type], positional: str | None) -> ArgumentParser:
-    usage = f"{prog} [{positional.upper()}] [--config FILE] [options]" if positional else None
+def _parser(prog: str, shapes: Sequence[type], positional: tuple[str, ...]) -> ArgumentParser:
     parser = ArgumentParser(
         prog=prog,
-        usage=usage or f"{prog} [--config FILE] [options]",
+        usage=" ".join([prog, *(f"[{name.upper()}]" for name in positional), "[--config FILE] [options]"]),
         allow_abbrev=False,
         exit_on_error=False,
         formatter_class=argparse.HelpFormatter,
@@ -110,10 +109,8 @@ def _parser(prog: str, shapes: Sequence[type], positional: str | None) -> Argume
         hints, comments = get_type_hints(shape), _comments(shape)
         for field in dataclasses.fields(shape):
             _add(group, field, hints[field.name], comments[field.name])
-    if positional is not None:
-        parser.add_argument(
-            f"{positional}_", nargs="?", type=str, metavar=positional.upper(), help=f"the same as {_option(positional)}"
-        )
+    for name in positional:
+        parser.add_argument(f"{name}_", nargs="?", type=str, metavar=name.upper(), help=f"the same as {_option(name)}")
     return parser
 
 

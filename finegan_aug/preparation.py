@@ -18,7 +18,7 @@ from finegan_aug import __version__
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest, write_manifest
 from finegan_aug.errors import CheckpointError, ConfigError, FineGANAugError, WorldSizeError
-from finegan_aug.files import read_json, write_json
+from finegan_aug.files import JSON, read_json, write_json
 from finegan_aug.run_folder import ensure_same_config, run_lock, write_status
 
 # What may differ when a run goes on.
@@ -26,6 +26,8 @@ FREE_ON_RESUME = frozenset(
     {"version", *(f"config.{key}" for key in ("total_kimg", "log_kimg", "grid_kimg", "checkpoint_kimg"))}
     | {"config.keep_checkpoints"}
 )
+# What decides the shape of the generator: all that an imported one settles for the training that goes on from it.
+_OF_THE_SHAPE = ("network", "resolution", "width", "z_dim", "num_children", "num_parents", "child_to_parent")
 # What belongs to one run alone; the crop cache belongs to the photographs.
 OF_THE_RUN = ("checkpoints", "teacher", "*.png", "*.jsonl", "*.json")
 
@@ -123,7 +125,10 @@ def settle(config: FineGANConfig, manifest: Manifest, run_dir: Path, *, overwrit
     path = run_dir / "config.json"
     if path.exists() and not overwrite:
         try:
-            ensure_same_config(read_json(path), settled, FREE_ON_RESUME)
+            before = read_json(path)
+            ensure_same_config(
+                before, settled, FREE_ON_RESUME if before["data_sha256"] else _free_after_import(settled)
+            )
         except CheckpointError:
             if (run_dir / "checkpoints").exists():
                 raise
@@ -132,6 +137,12 @@ def settle(config: FineGANConfig, manifest: Manifest, run_dir: Path, *, overwrit
         set_aside(run_dir)
     write_json(path, settled)
     write_manifest(manifest, run_dir / "data.jsonl")
+
+
+def _free_after_import(settled: JSON) -> set[str]:
+    """An imported generator was trained on data that are not known here: only its shape is settled."""
+    config = {f"config.{key}" for key in settled["config"] if key not in _OF_THE_SHAPE}
+    return {"classes", "data_sha256", "version"} | config
 
 
 def set_aside(run_dir: Path) -> None:

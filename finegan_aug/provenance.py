@@ -13,24 +13,31 @@ from finegan_aug.files import JSON
 from finegan_aug.lineage import UNLABELLED, Lineage, read_lineage, write_lineage
 from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, read_rows, write_manifest
 
+IMPORTED = "imported.json"  # in a run folder: files by which others began it, on photographs that are not known here
 
-def write_records(out_dir: Path, header: Header, rows: list[SyntheticRow], lineage: Lineage) -> None:
-    """Writes manifest and lineage, unless this very set has them: then they stay, with what a filter noted in them."""
+
+def write_records(out_dir: Path, header: Header, rows: list[SyntheticRow], lineage: Lineage | None) -> None:
+    """Writes manifest and lineage, unless this very set has them: then they stay, with what a filter noted in them.
+
+    Args:
+        lineage: None where the origin is not known; the folder then has no lineage.json.
+    """
     if not _are_written(out_dir, header, rows, lineage):
         write_manifest(out_dir, header, rows)
-        write_lineage(out_dir, lineage)
+        if lineage is not None:
+            write_lineage(out_dir, lineage)
 
 
-def _are_written(out_dir: Path, header: Header, rows: list[SyntheticRow], lineage: Lineage) -> bool:
+def _are_written(out_dir: Path, header: Header, rows: list[SyntheticRow], lineage: Lineage | None) -> bool:
     try:
         before = read_lineage(out_dir)
-        if before is None or not (out_dir / MANIFEST).exists():
+        if (before is None) != (lineage is None) or not (out_dir / MANIFEST).exists():
             return False
         found_header, found = read_rows(out_dir)
     except DataError:
         return False  # damaged, so written anew
     same_images = [(row.file, row.sha256) for row in found] == [(row.file, row.sha256) for row in rows]
-    same_origin = replace(before, real_images=lineage.real_images) == lineage
+    same_origin = not (before and lineage) or replace(before, real_images=lineage.real_images) == lineage
     return same_images and same_origin and replace(found_header, filter=None) == header
 
 

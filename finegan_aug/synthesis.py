@@ -17,7 +17,7 @@ from torch import Tensor
 from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint
 from finegan_aug.codes import child_to_class
 from finegan_aug.config import FineGANConfig
-from finegan_aug.data.manifest import Manifest, read_manifest
+from finegan_aug.data.manifest import read_manifest
 from finegan_aug.errors import CheckpointError, ConfigError, DataError
 from finegan_aug.files import read_json, sha256_file, write_bytes, write_json
 from finegan_aug.grids import to_uint8
@@ -25,7 +25,7 @@ from finegan_aug.models.finegan import Generator, Stages
 from finegan_aug.placement import object_places, placement_grid
 from finegan_aug.preparation import launched
 from finegan_aug.progress import Progress
-from finegan_aug.provenance import config_sha256, generator_entry, set_lineage, write_records
+from finegan_aug.provenance import IMPORTED, config_sha256, generator_entry, set_lineage, write_records
 from finegan_aug.randomness import normals, seed_for, uniforms
 from finegan_aug.restoring import load_into
 from finegan_aug.synthetic import Header, SyntheticRow, encode, file_name
@@ -74,7 +74,8 @@ def synthesize(
     """Writes `per_class` images of each class with manifest and lineage; the same call again continues.
 
     Args:
-        run_dir: a training run. With discovered codes its audit.json says which code is which class.
+        run_dir: a training run. With discovered codes its audit.json says which code is which class; of an imported
+            generator that never saw photographs here, each code is a class, and the set has no lineage.
         out_dir: the set; image n of a class has the same bytes however many are asked for.
         image_format: png and webp keep every pixel.
         background: "tied" to the child code as in training, or "random" among all codes.
@@ -93,13 +94,17 @@ def synthesize(
     """
     run_dir, out_dir = Path(run_dir), Path(out_dir)
     generator, config, checkpoint_sha256, seen_images = _load(run_dir)
-    manifest = read_manifest(run_dir / "data.jsonl")
-    placement = placement or ("crop" if config.boxes == "none" else "frame")
+    imported = (run_dir / IMPORTED).exists()
+    manifest = read_manifest(run_dir / "data.jsonl") if not imported or (run_dir / "data.jsonl").exists() else None
+    if placement == "frame" and manifest is None:
+        raise ConfigError(f"{run_dir} was imported and holds no photographs with objects", "use --placement crop")
+    placement = placement or ("crop" if config.boxes == "none" or manifest is None else "frame")
     canvas_px = (canvas_px or config.resolution) if placement == "frame" else config.resolution
     settings = SynthesisSettings(checkpoint_sha256, per_class, seed, image_format, background, placement, canvas_px)
     _settle(settings, out_dir)
-    codes, code_to_class = _codes_by_class(config, run_dir)
-    places = object_places(manifest, config.boxes) if placement == "frame" else None
+    classes = manifest.classes if manifest else tuple(read_json(run_dir / "config.json")["classes"])
+    codes, code_to_class = _codes_by_class(config, run_dir, seen=manifest is not None)
+    places = object_places(manifest, config.boxes) if manifest and placement == "frame" else None
     state = launched()
     generator = generator.to(state.device)
 
@@ -110,7 +115,7 @@ def synthesize(
     with Progress(total, label="kimg", enabled=state.is_main_process) as progress:
         for done, (label, first) in enumerate(mine, start=1):
             wanted = range(first, min(first + BLOCK, per_class))
-            files = [out_dir / file_name(manifest.classes[label], label, n, image_format) for n in wanted]
+            files = [out_dir / file_name(classes[label], label, n, image_format) for n in wanted]
             if not all(file.exists() for file in files):
                 latents = draw_latents(config, codes[label], label, first, settings)
                 pictures = _draw(generator, latents, places, settings, label, first)
@@ -123,12 +128,15 @@ def synthesize(
         rows = [
             row
             for label, first in blocks
-            for row in _rows(config, manifest, codes[label], label, first, settings, out_dir)
+            for row in _rows(config, classes, codes[label], label, first, settings, out_dir)
         ]
         made_with = {**asdict(settings), "config_sha256": config_sha256(config)}
-        header = Header(manifest.classes, canvas_px, image_format, made_with)
-        entry = generator_entry(config, checkpoint_sha256, seen_images)
-        write_records(out_dir, header, rows, set_lineage(config, manifest, entry, code_to_class, fraction, pair))
+        header = Header(classes, canvas_px, image_format, made_with)
+        lineage = None
+        if manifest and not imported:
+            entry = generator_entry(config, checkpoint_sha256, seen_images)
+            lineage = set_lineage(config, manifest, entry, code_to_class, fraction, pair)
+        write_records(out_dir, header, rows, lineage)
     state.wait_for_everyone()
     return out_dir
 
@@ -182,7 +190,7 @@ def _draw(
 
 def _rows(
     config: FineGANConfig,
-    manifest: Manifest,
+    classes: tuple[str, ...],
     codes: Tensor,
     label: int,
     first: int,
@@ -192,11 +200,11 @@ def _rows(
     latents = draw_latents(config, codes, label, first, settings)
     found = []
     for i, number in enumerate(range(first, min(first + BLOCK, settings.per_class))):
-        file = file_name(manifest.classes[label], label, number, settings.image_format)
+        file = file_name(classes[label], label, number, settings.image_format)
         found.append(
             SyntheticRow(
                 file,
-                manifest.classes[label],
+                classes[label],
                 label,
                 number,
                 child=int(latents.child[i]),
@@ -238,10 +246,12 @@ def _settle(settings: SynthesisSettings, out_dir: Path) -> None:
     write_json(path, asked)
 
 
-def _codes_by_class(config: FineGANConfig, run_dir: Path) -> tuple[list[Tensor], tuple[int, ...]]:
-    """Child codes of each class, and the class of each code (-1: none)."""
-    classes = config.num_classes or 0
-    if config.labels == "tied":
+def _codes_by_class(config: FineGANConfig, run_dir: Path, *, seen: bool) -> tuple[list[Tensor], tuple[int, ...]]:
+    """Child codes of each class, and the class of each code (-1: none); without photographs each code is a class."""
+    classes = (config.num_classes if seen else config.num_children) or 0
+    if not seen:
+        mapping = torch.arange(classes)
+    elif config.labels == "tied":
         mapping = child_to_class(classes, config.modes_per_class)
     else:
         path = run_dir / "audit.json"

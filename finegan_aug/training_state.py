@@ -68,9 +68,19 @@ class TrainingState:
     def load(self, tensors: dict[str, dict[str, Tensor]], state: JSON) -> None:
         """Takes over a checkpoint; networks and average all or nothing.
 
+        An imported one holds no optimisers, and perhaps no discriminators: those begin fresh.
+
         Raises:
             CheckpointError: it belongs to other networks.
         """
+        if set(tensors) == {"model", "ema"}:
+            held = {name.split(".")[0] for name in tensors["model"]}
+            live = {
+                "model": named_tensors({name: net for name, net in self.plain.items() if name in held}),
+                "ema": named_tensors({"generator": self.average}),
+            }
+            load_into(_joined(live), _joined(tensors))
+            return
         if set(tensors) != {"model", "ema", "optim"}:
             raise CheckpointError(
                 f"a checkpoint must hold model, ema, optim, found {', '.join(sorted(tensors))}",

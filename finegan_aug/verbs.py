@@ -55,7 +55,7 @@ class TrainOptions:
 def train(argv: Sequence[str]) -> int:
     """Train a generator, or resume it."""
     run, data, written = parse_options(
-        "finegan-aug train", argv, TrainOptions, DataOptions, FineGANConfig, section="train", positional="data"
+        "finegan-aug train", argv, TrainOptions, DataOptions, FineGANConfig, section="train", positional=("data",)
     )
     options = build(TrainOptions, run)
     config = generator_config(options.preset, written)
@@ -118,7 +118,9 @@ class SynthesizeOptions:
 
 def synthesize(argv: Sequence[str]) -> int:
     """Write a folder of synthetic images for each class."""
-    (values,) = parse_options("finegan-aug synthesize", argv, SynthesizeOptions, section="synthesize", positional="run")
+    (values,) = parse_options(
+        "finegan-aug synthesize", argv, SynthesizeOptions, section="synthesize", positional=("run",)
+    )
     options = build(SynthesizeOptions, values)
     from finegan_aug.synthesis import synthesize as write_images
 
@@ -154,7 +156,7 @@ class EvaluateOptions:
 
 def evaluate(argv: Sequence[str]) -> int:
     """Measure a generator against the photographs of its run, and draw its figures."""
-    (values,) = parse_options("finegan-aug evaluate", argv, EvaluateOptions, section="evaluate", positional="run")
+    (values,) = parse_options("finegan-aug evaluate", argv, EvaluateOptions, section="evaluate", positional=("run",))
     options = build(EvaluateOptions, values)
     from finegan_aug.run_evaluation import evaluate_run
 
@@ -194,7 +196,7 @@ class FilterOptions:
 def filter(argv: Sequence[str]) -> int:
     """Mark in the manifest which synthetic images are kept."""
     values, data = parse_options(
-        "finegan-aug filter", argv, FilterOptions, DataOptions, section="filter", positional="synthetic"
+        "finegan-aug filter", argv, FilterOptions, DataOptions, section="filter", positional=("synthetic",)
     )
     options = build(FilterOptions, values)
     manifest = load(data)

@@ -37,7 +37,7 @@ class Net:
 
 
 def parse(*argv: str, section: str | None = None) -> Values:
-    run, net = parse_options("tool", argv, Run, Net, section=section, positional="data")
+    run, net = parse_options("tool", argv, Run, Net, section=section, positional=("data",))
     return run | net
 
 

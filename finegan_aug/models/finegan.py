@@ -167,12 +167,17 @@ class InformationHead(nn.Module):
 
 
 class ParentDiscriminator(nn.Module):
-    """Masked parent foreground [N, 3, S, S] to parent code logits: it learns through the information loss only."""
+    """Masked parent foreground [N, 3, S, S] to parent code logits: it learns through the information loss only.
+
+    The official network also holds a real/fake head that nothing reads or trains; `classic` keeps it, so that official
+    files pass through whole.
+    """
 
     def __init__(self, config: FineGANConfig) -> None:
         super().__init__()
         self.trunk = ObjectTrunk(config)
         self.info = InformationHead(self.trunk.channels, _code_counts(config)[1], config.d_norm)
+        self.rf = nn.Conv2d(self.trunk.channels, 1, 4, 4).requires_grad_(False) if config.network == "classic" else None
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:

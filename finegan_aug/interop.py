@@ -1,0 +1,235 @@
+"""The files of the official FineGAN (kkanshul/finegan, code/model.py) in and out, tensor by tensor.
+
+Official training writes a state dict for each network: `netG_*.pth` (averaged weights, batch norm statistics of the
+live network), `netD0_*.pth` (background), `netD1_*.pth` (parent), `netD2_*.pth` (child, with the head that reads its
+code). Only generators were ever published.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from finegan_aug.checkpoint import Tensors, latest_checkpoint, load_checkpoint, save_checkpoint
+from finegan_aug.config import FineGANConfig
+from finegan_aug.errors import CheckpointError
+from finegan_aug.files import read_json, sha256_file, write_bytes, write_json
+from finegan_aug.models.game import FineGAN
+from finegan_aug.provenance import IMPORTED
+from finegan_aug.restoring import load_into, named_tensors
+from finegan_aug.run_folder import run_lock
+
+_COUNTER = "num_batches_tracked"
+_REMEDY = "name files that training of kkanshul/finegan wrote"
+
+
+def import_official(
+    generator_file: str | Path, run_dir: str | Path, *, discriminator_files: Iterable[str | Path] = ()
+) -> Path:
+    """Makes a run folder of an official generator: figures and synthesis work, and training may go on from it.
+
+    Every child code is a class of its own there, named code-000, code-001, ...; sets made from it have no lineage,
+    since the published weights have seen test images.
+
+    Args:
+        generator_file: netG_*.pth, with or without the prefix `module.` and the counters of batch norm.
+        run_dir: a folder that is not there yet, or empty.
+        discriminator_files: netD0, netD1 and netD2 in this order, or none: training then begins with fresh ones.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: a file is unreadable or holds other tensors, which are listed; or the folder is in use.
+    """
+    run_dir, paths = Path(run_dir), [Path(generator_file), *map(Path, discriminator_files)]
+    if run_dir.exists() and any(run_dir.iterdir()):
+        raise CheckpointError(f"{run_dir} must be empty, found files in it", "choose another folder")
+    if len(paths) not in (1, 4):
+        raise CheckpointError(
+            f"discriminators must be the files netD0, netD1 and netD2, or none, found {len(paths) - 1} files", _REMEDY
+        )
+    files = [read_official(path) for path in paths]
+    config = official_config(files[0], paths[0])
+    if len(files) > 1:
+        config = replace(config, ndf=_first_width(files[1], paths[1]))
+    game = FineGAN(config)
+    for path, tensors, view in zip(paths, files, official_views(game).values(), strict=False):
+        _fill(view, tensors, path)
+    known = game.networks() if len(files) > 1 else {"generator": game.generator}
+    classes = [f"code-{code:03d}" for code in range(config.num_children or 0)]
+    with run_lock(run_dir):
+        write_json(run_dir / IMPORTED, {path.name: sha256_file(path) for path in paths})
+        settled = {**config.to_json(), "num_classes": None}  # that of the photographs training goes on with
+        write_json(run_dir / "config.json", {"config": settled, "classes": classes, "data_sha256": None})
+        parts = {"model": named_tensors(known), "ema": named_tensors({"generator": game.generator})}
+        state = {"seen_images": 0, "spent_sec": 0.0, "metrics_bytes": 0}
+        save_checkpoint(run_dir, step=0, tensors=parts, state=state)
+    return run_dir
+
+
+def export_official(run_dir: str | Path, out_dir: str | Path) -> list[Path]:
+    """Writes a run's networks as official training does: netG.pth and, where the run has them, netD0 to netD2.
+
+    Args:
+        run_dir: a run of preset classic; the averaged generator of its last good checkpoint becomes netG.pth.
+        out_dir: files of these names in it are replaced.
+
+    Raises:
+        CheckpointError: no good checkpoint, or another preset, whose layers the official code lacks.
+    """
+    run_dir = Path(run_dir)
+    config = FineGANConfig.from_json(read_json(run_dir / "config.json")["config"])
+    if config.network != "classic":
+        raise CheckpointError(
+            f"only preset classic has official names, found {config.network} in {run_dir}", "train preset classic"
+        )
+    checkpoint = latest_checkpoint(run_dir)
+    if checkpoint is None:
+        raise CheckpointError(f"{run_dir} must hold a checkpoint, found none", "train it first")
+    tensors, _ = load_checkpoint(checkpoint)
+    game = FineGAN(config)
+    networks = game.networks()
+    held = {name.split(".")[0] for name in tensors["model"]}
+    load_into(named_tensors({name: networks[name] for name in held}), tensors["model"])
+    load_into(named_tensors({"generator": game.generator}), tensors["ema"])
+    written = []
+    for name, view in official_views(game).items():
+        if name == "netG" or len(held) > 1:
+            stream = io.BytesIO()
+            torch.save({f"module.{key}": tensor.contiguous() for key, tensor in view.items()}, stream)
+            written.append(Path(out_dir) / f"{name}.pth")
+            write_bytes(written[-1], stream.getvalue())
+    return written
+
+
+def read_official(path: Path) -> Tensors:
+    """The tensors of one official file on the CPU, without the prefix `module.`; nothing in it is executed.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds anything but named tensors.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}", _REMEDY) from error
+    except Exception as error:  # the restricted unpickler raises whatever it stumbles over
+        raise CheckpointError(f"{path} must hold tensors and nothing else, it could not be read so", _REMEDY) from error
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    ):
+        raise CheckpointError(f"{path} must map names to tensors, found {type(content).__name__}", _REMEDY)
+    return {name.removeprefix("module."): tensor.detach() for name, tensor in content.items()}
+
+
+def official_config(tensors: Mapping[str, Tensor], path: Path) -> FineGANConfig:
+    """The configuration whose generator has these shapes (ngf, noise, codes), child codes in equal groups.
+
+    Raises:
+        CheckpointError: a tensor that tells a size is missing, or the sizes do not fit each other.
+    """
+    telling = ("h_net1_bg.fc.0.weight", "h_net2.jointConv.0.weight", "h_net3.jointConv.0.weight")
+    if missing := [name for name in telling if name not in tensors or tensors[name].dim() < 2]:
+        raise CheckpointError(f"{path} must be an official generator, found no {', '.join(missing)}", _REMEDY)
+    linear, parent, child = (tensors[name].shape for name in telling)
+    ngf = linear[0] // 512
+    num_parents, num_children = parent[1] - ngf, child[1] - ngf // 2
+    z_dim = linear[1] - num_children
+    if ngf < 8 or ngf % 4 or not 1 <= num_parents < num_children or z_dim < 1:
+        raise CheckpointError(
+            f"{path} must have ngf 8, 12, 16, ..., fewer parent than child codes and some noise, found ngf {ngf}, "
+            f"{num_parents} parent codes, {num_children} child codes, noise {z_dim}",
+            _REMEDY,
+        )
+    config = FineGANConfig.preset(
+        "classic", width=ngf / 64, z_dim=z_dim, num_children=num_children, num_parents=num_parents
+    )
+    return config.resolve(num_children)
+
+
+def official_views(game: FineGAN) -> dict[str, Tensors]:
+    """File name to official name to live tensor, in the official order, for the networks of a `classic` game."""
+    parts: dict[str, list[tuple[nn.Module | None, dict[str, str]]]] = {
+        "netG": [(game.generator, _generator_names())],
+        "netD0": [(game.background_d, _background_names())],
+        "netD1": [(game.parent_d, _trunk_names() | _info_names("info.") | _RF)],
+        "netD2": [(game.child_d, _trunk_names()), (game.info, _info_names()), (game.child_d, _RF)],
+    }
+    views: dict[str, Tensors] = {}
+    for file, networks in parts.items():
+        views[file] = {}
+        for network, names in networks:
+            live = network.state_dict() if network is not None else {}
+            for official, ours in names.items():
+                prefix = f"{ours}."
+                own = {name.removeprefix(prefix): t for name, t in live.items() if name.startswith(prefix)}
+                views[file] |= {f"{official}.{suffix}": tensor for suffix, tensor in own.items()}
+    return views
+
+
+def _fill(view: Tensors, tensors: Tensors, path: Path) -> None:
+    """Copies a file's tensors into a network; the counters of batch norm may be absent."""
+    if not any(name.endswith(_COUNTER) for name in tensors):
+        view = {name: tensor for name, tensor in view.items() if not name.endswith(_COUNTER)}
+    try:
+        load_into(view, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error.cause}", _REMEDY) from error
+
+
+def _first_width(tensors: Tensors, path: Path) -> int:
+    name = "patchgan_img_code_s16.0.weight"
+    if name not in tensors:
+        raise CheckpointError(f"{path} must be an official background discriminator, found no {name}", _REMEDY)
+    return len(tensors[name])
+
+
+# Official prefix to ours, in the official order; what follows (weight, bias, running_mean, ...) is alike.
+
+_RF = {"uncond_logits.0": "rf"}
+
+
+def _generator_names() -> dict[str, str]:
+    names = _code_trunk_names("h_net1_bg", "background_trunk") | {"img_net1_bg.img.0": "background_image"}
+    names |= _code_trunk_names("h_net1", "object_trunk")
+    for official, image, ours in (("h_net2", "img_net2", "parent"), ("h_net3", "img_net3", "child")):
+        names |= _pair(f"{official}.jointConv", f"{ours}.joint")
+        for r in range(2):
+            block, residual = f"{official}.residual.{r}.block", f"{ours}.residual.{r}"
+            names |= _pair(block, f"{residual}.first") | _pair(block, residual, first=3)
+        names |= _pair(f"{official}.samesample", f"{ours}.squeeze")
+        names |= {f"{image}.img.0": f"{ours}.image", f"{image}_mask.img.0": f"{ours}.mask"}
+    return names
+
+
+def _code_trunk_names(official: str, ours: str) -> dict[str, str]:
+    names = {f"{official}.fc.0": f"{ours}.linear", f"{official}.fc.1": f"{ours}.norm"}
+    for i in range(5):
+        names |= _pair(f"{official}.upsample{i + 1}", f"{ours}.ups.{i}", first=1)
+    return names
+
+
+def _background_names() -> dict[str, str]:
+    names = {f"patchgan_img_code_s16.{i}": f"trunk.{i}" for i in (0, 2, 4)}
+    return names | {"uncond_logits1.0": "aux", "uncond_logits2.0": "rf"}
+
+
+def _trunk_names() -> dict[str, str]:
+    """Trunk of the parent and of the child discriminator."""
+    names = {f"img_code_s16.{i}": f"trunk.{i}" for i in (0, 2, 3, 5, 6, 8, 9)}
+    names |= {f"img_code_s32.{i}": f"trunk.{11 + i}" for i in (0, 1)}
+    return names | {f"img_code_s32_1.{i}": f"trunk.{14 + i}" for i in (0, 1)}
+
+
+def _info_names(prefix: str = "") -> dict[str, str]:
+    """The branch that reads a code."""
+    return {"logits.0": f"{prefix}logits"} | {f"jointConv.{i}": f"{prefix}body.{i}" for i in (0, 1)}
+
+
+def _pair(official: str, ours: str, first: int = 0) -> dict[str, str]:
+    return {f"{official}.{first}": f"{ours}.conv", f"{official}.{first + 1}": f"{ours}.norm"}
