@@ -37,9 +37,7 @@ class Initial(nn.Module):
     def __init__(self, num_codes: int, z_dim: int, ngf: int) -> None:
         super().__init__()
         wide = 16 * ngf
-        self.fc = nn.Sequential(
-            nn.Linear(num_codes + z_dim, wide * 32, bias=False), nn.BatchNorm1d(wide * 32), Glu()
-        )
+        self.fc = nn.Sequential(nn.Linear(num_codes + z_dim, wide * 32, bias=False), nn.BatchNorm1d(wide * 32), Glu())
         widths = [wide, wide // 2, wide // 4, wide // 8, wide // 16, wide // 16]
         for i in range(5):
             setattr(self, f"upsample{i + 1}", _enlarge(widths[i], widths[i + 1]))

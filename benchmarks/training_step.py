@@ -70,7 +70,11 @@ class Ours:
         update_ema(self.state.average, self.state.plain["generator"], decay)
         background = sum(value.item() for name, value in d_terms.items() if name.startswith("background"))
         child = sum(value.item() for name, value in d_terms.items() if name.startswith("child"))
-        return {"background_d": background, "child_d": child, "generator": sum(value.item() for value in g_terms.values())}
+        return {
+            "background_d": background,
+            "child_d": child,
+            "generator": sum(value.item() for value in g_terms.values()),
+        }
 
 
 class Official:

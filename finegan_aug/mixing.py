@@ -21,16 +21,25 @@ from finegan_aug.batch_mixing import SyntheticMix, check_alpha
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.transforms import (
     Transform,
-    apply_transform,
     draws_from_torch_alone,
+    of_image,
     parts_with_seed,
     preserved_generators,
     seed_generators,
 )
-from finegan_aug.data.wrapped import Labels, MapDataset, classes_of, is_library_made, labels_of, path_of, transforms_of
+from finegan_aug.data.wrapped import (
+    Labels,
+    MapDataset,
+    chain_of,
+    classes_of,
+    is_library_made,
+    labels_of,
+    path_of,
+    transforms_of,
+)
 from finegan_aug.errors import ConfigError, DataError
 from finegan_aug.lineage import firewall
-from finegan_aug.randomness import seed_for, uniforms
+from finegan_aug.randomness import seed_for, seeds, uniforms
 from finegan_aug.synthetic_index import ClassPools, open_index
 
 __all__ = ["Samples", "SyntheticMix", "SyntheticMixDataset"]
@@ -81,6 +90,7 @@ class SyntheticMixDataset(Dataset[Any]):
     ) -> None:
         _check_options(alpha, mode, per_class)
         self.real, self.synthetic = real, open_index(synthetic)
+        self._chain = chain_of(real)  # looking for it costs more than all else that is done for an item
         self.alpha, self.mode, self.per_class, self.seed = alpha, mode, per_class, seed
         self.transform, self.target_transform, self.return_source = transform, target_transform, return_source
         self.lineage_status = firewall(self.synthetic.root, data_manifest)
@@ -101,8 +111,9 @@ class SyntheticMixDataset(Dataset[Any]):
         self._labels = np.concatenate([labels, np.repeat(np.unique(labels), per_class or 0)])
         # Shared memory: a plain attribute set in the main process never reaches persistent workers.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        self._plans: OrderedDict[int, Labels] = OrderedDict()
-        self._seen: tuple[tuple[Transform, ...], ...] = ()
+        self._plans: OrderedDict[int, tuple[Labels, Labels]] = OrderedDict()
+        self._seen: tuple[tuple[Transform, ...], Transform | None] | None = None
+        self._steps: tuple[Transform, ...] = ()
         self._parts, self._torch_alone = parts_with_seed(None), False
         self._check_items()
         empty = [self.classes[c] for c in np.unique(labels) if not self._pools.sizes[c]]
@@ -126,31 +137,30 @@ class SyntheticMixDataset(Dataset[Any]):
 
     def _ready(self) -> tuple[Transform, ...]:
         """The transforms of an image, after a look at whether somebody has changed them."""
-        inner = transforms_of(self.real)
-        steps = inner if self.transform is None else (self.transform,)
-        if (inner, steps) != self._seen:
-            self._seen, self._parts = (
-                (inner, steps),
-                tuple(p for step in {*inner, *steps} for p in parts_with_seed(step)),
-            )
+        seen = (transforms_of(self._chain), self.transform)
+        if seen != self._seen:
+            inner, own = seen
+            steps = inner if own is None else (own,)
+            self._seen, self._steps = seen, tuple(map(of_image, steps))
+            self._parts = tuple(part for step in {*inner, *steps} for part in parts_with_seed(step))
             self._torch_alone = is_library_made(self.real) and all(map(draws_from_torch_alone, (*inner, *steps)))
-        return steps
+        return self._steps
 
     def _item(self, key: int | tuple[int, int], steps: tuple[Transform, ...]) -> tuple[Any, ...]:
         epoch, index = key if isinstance(key, tuple) else (self.epoch, key)
         index = self._position(index)
-        place = int(self._plan(epoch)[index])
-        seed = seed_for(self.seed, "augment", epoch, index)
-        seed_generators(seed, self._parts, torch_alone=self._torch_alone)
+        plan, item_seeds = self._drawn(epoch)
+        place = int(plan[index])
+        seed_generators(int(item_seeds[index]), self._parts, torch_alone=self._torch_alone)
         if place < 0:
             image, label = self.real[~place][:2]
             steps = steps if self.transform is not None else ()  # `real` has already run its own
         else:
             image, label = self.synthetic.image(place, verify=self._verify_files), int(self._labels[index])
-            for target_step in transforms_of(self.real, "target_transform"):
+            for target_step in transforms_of(self._chain, "target_transform"):
                 label = target_step(label)
         for step in steps:
-            image = apply_transform(step, image)
+            image = step(image)
         label = label if self.target_transform is None else self.target_transform(label)
         return (image, label, place >= 0) if self.return_source else (image, label)
 
@@ -193,7 +203,7 @@ class SyntheticMixDataset(Dataset[Any]):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_plans": OrderedDict()}
+        return {**self.__dict__, "_plans": OrderedDict(), "_seen": None, "_steps": ()}
 
     def _position(self, index: int) -> int:
         place = operator.index(index)
@@ -210,8 +220,13 @@ class SyntheticMixDataset(Dataset[Any]):
 
     def _plan(self, epoch: int) -> Labels:
         """Of every item, int64 [N]: entry of the synthetic set, or ~i for item i of `real`."""
+        return self._drawn(epoch)[0]
+
+    def _drawn(self, epoch: int) -> tuple[Labels, Labels]:
+        """The plan of an epoch and the seed of every item in it, drawn once for all items."""
         if epoch not in self._plans:
-            self._plans[epoch] = self._draw_plan(epoch)
+            item_seeds = seeds(seed_for(self.seed, "augment", epoch), np.arange(len(self)))
+            self._plans[epoch] = self._draw_plan(epoch), item_seeds
             while len(self._plans) > 2:  # a batch of (epoch, index) keys may span two epochs
                 self._plans.popitem(last=False)
         return self._plans[epoch]
@@ -241,7 +256,7 @@ class SyntheticMixDataset(Dataset[Any]):
             item = self.real[0]
         if not isinstance(item, tuple | list) or len(item) < 2:
             raise DataError(f"items of real must be (image, label), found {type(item).__name__}", "return a pair")
-        needs_pil = self.transform is not None or not transforms_of(self.real)
+        needs_pil = self.transform is not None or not transforms_of(self._chain)
         if needs_pil and not isinstance(item[0], Image.Image):
             raise DataError(
                 f"real must yield PIL images, on which transform= runs for real and synthetic alike, found "

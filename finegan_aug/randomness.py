@@ -47,6 +47,12 @@ def uniforms(key: int, counters: Sequence[int] | Integers, draws: int) -> Floats
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+def seeds(key: int, counters: Sequence[int] | Integers) -> Integers:
+    """A 63-bit seed for each counter, int64 [N]: many at the price of one `seed_for`."""
+    rows = splitmix64(np.asarray(counters, dtype=np.int64).astype(np.uint64) ^ splitmix64(np.array([key], np.uint64)))
+    return (rows >> np.uint64(1)).astype(np.int64)
+
+
 def normals(key: int, counters: Sequence[int] | Integers, draws: int) -> Floats:
     """Standard normal numbers, float64 [len(counters), draws], by Box-Muller on `uniforms`."""
     pairs = (draws + 1) // 2

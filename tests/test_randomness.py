@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from finegan_aug.randomness import Floats, normals, permutation, seed_for, splitmix64, uniforms
+from finegan_aug.randomness import Floats, normals, permutation, seed_for, seeds, splitmix64, uniforms
 
 GOLDEN = 0x9E3779B97F4A7C15
 
@@ -110,3 +110,16 @@ def test_no_draw_touches_numpys_global_generator() -> None:
     normals(seed_for(0, "x"), [1, 2], 3)
     permutation(seed_for(0, "x"), 5)
     assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+
+
+def test_the_seed_of_a_counter_is_the_same_alone_and_among_others_and_no_two_are_alike() -> None:
+    many = seeds(5, np.arange(10_000))
+    assert many.dtype == np.int64
+    assert many.min() >= 0
+    assert len(np.unique(many)) == len(many)
+    assert seeds(5, [17]).tolist() == [many[17]]
+    assert seeds(6, [17]).tolist() != [many[17]]
+    # SplitMix64 of the counter mixed with the key, without the last bit: its first word as published.
+    assert splitmix64(np.zeros(1, np.uint64)).tolist() == [0xE220A8397B1DCDAF]
+    state = np.array([17], np.uint64) ^ splitmix64(np.array([5], np.uint64))
+    assert int(splitmix64(state)[0]) >> 1 == many[17]

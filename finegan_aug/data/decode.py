@@ -50,6 +50,7 @@ _LIMITS = "scale the image down or remove it"
 _DAMAGED = "restore the file from its source or remove it"
 _CONVERT = "convert it to 8-bit RGB (JPEG or PNG) or remove it"
 _ORIENTATION_TAG = 0x0112
+_MAY_HOLD_EXIF = frozenset(("exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"))
 _EMPTY_EXIF_BYTES = 20  # marker, TIFF header and a directory without tags
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -145,6 +146,8 @@ def _notes(name: str, opened: Image.Image) -> list[str]:
 
 def _orientation(image: Image.Image) -> tuple[int | None, bool]:
     """EXIF orientation, and whether the block is damaged: Pillow then raises, or finds no tag in it."""
+    if image.format != "TIFF" and _MAY_HOLD_EXIF.isdisjoint(image.info):
+        return None, False
     try:
         exif = image.getexif()
         orientation = exif.get(_ORIENTATION_TAG)

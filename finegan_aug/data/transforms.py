@@ -100,9 +100,18 @@ def parts_with_seed(transform: Transform | None) -> tuple[HasSeed, ...]:
 
 
 def apply_transform(transform: Transform, image: Image.Image) -> object:
-    """The transformed image. A transform of albumentations gets uint8 [H, W, 3] by keyword, any other the PIL image."""
-    if any(kind.__module__.split(".")[0] == "albumentations" for kind in type(transform).__mro__):
+    """The transformed image, whatever kind of transform it is: see `of_image`."""
+    return of_image(transform)(image)
+
+
+def of_image(transform: Transform) -> Transform:
+    """The transform as a function of a PIL image; one of albumentations gets uint8 [H, W, 3] by keyword."""
+    if not any(kind.__module__.split(".")[0] == "albumentations" for kind in type(transform).__mro__):
+        return transform
+
+    def from_array(image: Image.Image) -> object:
         answer = transform(image=np.asarray(image))
         assert isinstance(answer, dict)
         return answer["image"]
-    return transform(image)
+
+    return from_array

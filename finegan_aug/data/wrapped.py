@@ -78,11 +78,16 @@ def path_of(dataset: Any, index: int) -> str | None:
     return None if inner is None else path_of(inner, index if indices is None else int(indices[index]))
 
 
-def transforms_of(dataset: Any, name: str = "transform") -> tuple[Callable[..., object], ...]:
-    """What the data set and those inside it do to an image, innermost first; `name` may be "target_transform"."""
-    inner, own = _inner(dataset), getattr(dataset, name, None)
-    before = () if inner is None else transforms_of(inner, name)
-    return before if own is None else (*before, own)
+def chain_of(dataset: Any) -> tuple[Any, ...]:
+    """The data set and those inside it that yield its items, innermost first."""
+    inner = _inner(dataset)
+    return (dataset,) if inner is None else (*chain_of(inner), dataset)
+
+
+def transforms_of(chain: tuple[Any, ...], name: str = "transform") -> tuple[Callable[..., object], ...]:
+    """What the data sets of a chain do to an image, in this order; `name` may be "target_transform"."""
+    found = [getattr(dataset, name, None) for dataset in chain]
+    return tuple(step for step in found if step is not None)
 
 
 def is_library_made(dataset: Any) -> bool:
