@@ -1,8 +1,9 @@
 """One training iteration as the official code makes it, for comparison: what it computes and in which order.
 
-kkanshul/finegan code/trainer.py, written anew: contiguous float32, codes one-hot, a loop over the samples for the box mask,
-sigmoids with BCELoss, a pass of the parent discriminator that is thrown away, both heads in every pass, weight gradients
-of all discriminators in the generator's step, an optimiser for each network, the average tensor by tensor.
+kkanshul/finegan code/trainer.py, written anew: contiguous float32, codes one-hot, a loop over the samples for the
+box mask, sigmoids with BCELoss, a pass of the parent discriminator that is thrown away, both heads in every pass,
+weight gradients of all discriminators in the generator's step, an optimiser for each network, the average tensor by
+tensor.
 """
 
 from __future__ import annotations

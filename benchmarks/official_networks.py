@@ -1,7 +1,7 @@
 """The official networks in plain layers, for comparison: codes as one-hot planes, enlarge then convolve, sigmoids.
 
-Layers and names of kkanshul/finegan code/model.py, written anew; torch's defaults everywhere. Weights of a `classic` game
-load by name (`interop.official_views`).
+Layers and names of kkanshul/finegan code/model.py, written anew; torch's defaults everywhere. Weights of a `classic`
+game load by name (`interop.official_views`).
 """
 
 from __future__ import annotations

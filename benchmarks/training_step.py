@@ -1,12 +1,12 @@
 """Our training step against the official one: time, memory, and the same losses.
 
-    python -m benchmarks.training_step                               classic, 128 px, batch 8, against the official iteration
+    python -m benchmarks.training_step                               classic, 128 px, batch 8, and the official one
     python -m benchmarks.training_step --preset slim-64 --batch 32   a slim preset: share of the machine's peak
     python -m benchmarks.training_step --profile                     where our time goes, by operator
 
-Both iterations take the same weights, batch, noise and codes and run in turns. Times are ratios of medians of one run. Memory is what a
-fresh process needs above torch itself, networks and optimisers included. The machine's peak is that of a float32
-matrix product of 2,048 x 2,048 with the same threads, measured between the steps.
+Both iterations take the same weights, batch, noise and codes and run in turns. Times are ratios of medians of one run.
+Memory is what a fresh process needs above torch itself, networks and optimisers included. The machine's peak is that of
+a float32 matrix product of 2,048 x 2,048 with the same threads, measured between the steps.
 """
 
 from __future__ import annotations
