@@ -6,6 +6,7 @@ for nor the number of processes changes a byte.
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,6 +32,7 @@ from finegan_aug.restoring import load_into
 from finegan_aug.synthetic import Header, SyntheticRow, encode, file_name
 
 BLOCK = 32
+WRITERS = 4  # threads: encoding releases the interpreter, and each file waits for the disk
 ImageFormat = Literal["png", "webp", "jpeg"]
 Background = Literal["tied", "random"]
 Placement = Literal["crop", "frame"]
@@ -108,20 +110,31 @@ def synthesize(
     state = launched()
     generator = generator.to(state.device)
 
-    # Every process draws its share of the blocks; whatever lies in the folder already is not drawn again.
+    # Every process draws its share of the blocks; whatever lies in the folder already is not drawn again. One block is
+    # encoded and written while the next is drawn.
     blocks = [(label, first) for label in range(len(codes)) for first in range(0, per_class, BLOCK)]
     mine = blocks[state.process_index :: state.num_processes]
     total = len(blocks) * BLOCK / 1000
-    with Progress(total, label="kimg", enabled=state.is_main_process) as progress:
+    with (
+        Progress(total, label="kimg", enabled=state.is_main_process) as progress,
+        ThreadPoolExecutor(WRITERS) as writers,
+    ):
+        writing: list[Future[None]] = []
         for done, (label, first) in enumerate(mine, start=1):
             wanted = range(first, min(first + BLOCK, per_class))
             files = [out_dir / file_name(classes[label], label, n, image_format) for n in wanted]
             if not all(file.exists() for file in files):
                 latents = draw_latents(config, codes[label], label, first, settings)
                 pictures = _draw(generator, latents, places, settings, label, first)
-                for file, picture in zip(files, pictures, strict=False):
-                    write_bytes(file, encode(picture, image_format))
+                for written in writing:
+                    written.result()
+                writing = [
+                    writers.submit(_write, file, picture, image_format)
+                    for file, picture in zip(files, pictures, strict=False)
+                ]
             progress.advance_to(done * BLOCK * state.num_processes / 1000)
+        for written in writing:
+            written.result()
     state.wait_for_everyone()
 
     if state.is_main_process:
@@ -186,6 +199,10 @@ def _draw(
     )
     pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = to_uint8(stages.child).permute(0, 2, 3, 1).numpy()
     return pictures
+
+
+def _write(file: Path, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], image_format: str) -> None:
+    write_bytes(file, encode(picture, image_format))
 
 
 def _rows(

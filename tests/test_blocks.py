@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finegan_aug.models.blocks import CodeTrunk, JointBlock, ResidualBlock, SameBlock, UpBlock, glu
+from finegan_aug.models.norm_glu import NormGlu
 
 torch.set_num_threads(1)
 
@@ -30,6 +31,12 @@ def gradients(out: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad((out * noise(*out.shape, seed=99)).sum(), inputs)
 
 
+def norm_glu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """The two layers one after the other, as torch has them, without touching what `norm` has counted."""
+    means = (norm.running_mean.clone(), norm.running_var.clone())
+    return F.glu(F.batch_norm(x, *means, norm.weight, norm.bias, norm.training, norm.momentum, norm.eps), dim=1)
+
+
 def one_hot(code: Tensor, count: int) -> Tensor:
     return F.one_hot(code, count).double()
 
@@ -40,12 +47,54 @@ def test_glu_is_the_first_half_gated_by_the_second() -> None:
     torch.testing.assert_close(glu(x), F.glu(x, dim=1))
 
 
+def test_norm_and_glu_in_one_give_what_batch_norm_then_glu_give_and_count_alike() -> None:
+    one, two = filled(NormGlu(6)), filled(nn.BatchNorm2d(6))
+    for seed in (1, 2):
+        x = noise(4, 6, 5, 3, seed=seed).requires_grad_()
+        found, plain = one(x), F.glu(two(x), dim=1)
+        torch.testing.assert_close(found, plain, **EXACT)
+        ours, expected = gradients(found, x, *one.parameters()), gradients(plain, x, *two.parameters())
+        torch.testing.assert_close(ours, expected, **EXACT)
+    torch.testing.assert_close(one.state_dict(), two.state_dict(), **EXACT)
+    assert int(one.num_batches_tracked) == 2
+    torch.testing.assert_close(one.eval()(x), F.glu(two.eval()(x), dim=1), **EXACT)
+    assert torch.autograd.gradcheck(one.train(), (noise(3, 6, 2, 2).requires_grad_(),))
+
+
+def test_norm_and_glu_in_one_keep_their_input_only() -> None:
+    kept = []
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    x = torch.randn(4, 8, 16, 16).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        NormGlu(8)(x)
+    assert sum(kept) < x.numel() + 64
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_norm_and_glu_in_one_keep_the_layout_and_stay_within_bf16_rounding(memory_format: torch.memory_format) -> None:
+    block = NormGlu(16)
+    x = noise(4, 16, 8, 8).bfloat16().to(memory_format=memory_format).requires_grad_()
+    out = block(x)
+    assert out.dtype == torch.bfloat16
+    assert out.is_contiguous(memory_format=memory_format)
+    (found,) = torch.autograd.grad(out.float().square().sum(), x)
+    exact = x.detach().double().requires_grad_()
+    plain = norm_glu(block.double(), exact)
+    (expected,) = torch.autograd.grad(plain.square().sum(), exact)
+    torch.testing.assert_close(out.double(), plain, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(found.double(), expected, rtol=0.1, atol=0.05)
+
+
 @pytest.mark.parametrize(("height", "width"), [(5, 7), (1, 1), (2, 3)])
 def test_the_up_block_equals_enlarging_then_convolving(height: int, width: int) -> None:
     block = filled(UpBlock(3, 4))
     x = noise(2, 3, height, width).requires_grad_()
     enlarged = F.interpolate(x, scale_factor=2, mode="nearest")
-    plain = F.glu(block.norm(F.conv2d(enlarged, block.conv.weight, padding=1)), dim=1)
+    plain = norm_glu(block.norm, F.conv2d(enlarged, block.conv.weight, padding=1))
     found = block(x)
     assert found.shape == (2, 4, 2 * height, 2 * width)
     torch.testing.assert_close(found, plain, **EXACT)
@@ -57,7 +106,7 @@ def test_the_up_block_equals_enlarging_then_convolving(height: int, width: int) 
 def test_the_up_block_stays_within_float32_rounding() -> None:
     block = UpBlock(8, 8)
     x = noise(2, 8, 6, 6).float()
-    plain = F.glu(block.norm(F.conv2d(F.interpolate(x, scale_factor=2), block.conv.weight, padding=1)), dim=1)
+    plain = norm_glu(block.norm, F.conv2d(F.interpolate(x, scale_factor=2), block.conv.weight, padding=1))
     torch.testing.assert_close(block(x), plain, rtol=1e-5, atol=1e-5)
 
 
@@ -68,7 +117,7 @@ def test_the_joint_block_equals_a_convolution_over_one_hot_planes(height: int, w
     code = torch.tensor([5, 0, 3, 3])
     x = noise(4, 3, height, width).requires_grad_()
     planes = one_hot(code, 6)[:, :, None, None].expand(-1, -1, height, width)
-    plain = F.glu(block.norm(F.conv2d(torch.cat([planes, x], dim=1), block.conv.weight, padding=1)), dim=1)
+    plain = norm_glu(block.norm, F.conv2d(torch.cat([planes, x], dim=1), block.conv.weight, padding=1))
     found = block(x, code)
     torch.testing.assert_close(found, plain, **EXACT)
     leaves = (x, *block.parameters())
@@ -95,7 +144,7 @@ def test_the_code_trunk_equals_a_linear_layer_over_a_one_hot_code_then_noise() -
     x = F.linear(torch.cat([one_hot(code, 5), z], dim=1), trunk.linear.weight)
     x = F.glu(trunk.norm(x), dim=1).view(4, 8, 4, 4)
     for up in trunk.ups:
-        x = F.glu(up.norm(F.conv2d(F.interpolate(x, scale_factor=2), up.conv.weight, padding=1)), dim=1)
+        x = norm_glu(up.norm, F.conv2d(F.interpolate(x, scale_factor=2), up.conv.weight, padding=1))
     found = trunk(z, code)
     assert found.shape == (4, 2, 16, 16)
     torch.testing.assert_close(found, x, **EXACT)
@@ -107,7 +156,7 @@ def test_the_code_trunk_equals_a_linear_layer_over_a_one_hot_code_then_noise() -
 def test_the_residual_block_adds_its_input_and_nothing_follows_the_sum() -> None:
     block = filled(ResidualBlock(3)).eval()
     x = noise(2, 3, 5, 5)
-    inner = F.glu(block.first.norm(F.conv2d(x, block.first.conv.weight, padding=1)), dim=1)
+    inner = norm_glu(block.first.norm, F.conv2d(x, block.first.conv.weight, padding=1))
     torch.testing.assert_close(block(x), x + block.norm(F.conv2d(inner, block.conv.weight, padding=1)), **EXACT)
     with torch.no_grad():
         block.norm.weight.zero_()

@@ -12,16 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from finegan_aug.models.norm_glu import NormGlu, glu
+
 # Rows: the four taps of the enlarged kernel; columns: the three taps of the 3x3 kernel (one axis).
 _UP_TAPS = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 # Rows: top (or left) border, middle, bottom (or right) border; columns: the taps that fall inside the image.
 _BORDER_TAPS = ((0.0, 1.0, 1.0), (1.0, 1.0, 1.0), (1.0, 1.0, 0.0))
-
-
-def glu(x: Tensor) -> Tensor:
-    """Gated linear unit over channels: the first half times the sigmoid of the second, [N, 2C, ...] to [N, C, ...]."""
-    value, gate = x.chunk(2, dim=1)
-    return value * torch.sigmoid(gate)
 
 
 def conv3(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -35,10 +31,11 @@ class SameBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = conv3(in_channels, 2 * out_channels)
-        self.norm = nn.BatchNorm2d(2 * out_channels)
+        self.norm = NormGlu(2 * out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return glu(self.norm(self.conv(x)))
+        out: Tensor = self.norm(self.conv(x))
+        return out
 
 
 class UpBlock(nn.Module):
@@ -53,13 +50,14 @@ class UpBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = conv3(in_channels, 2 * out_channels)  # its weight is used, never its forward
-        self.norm = nn.BatchNorm2d(2 * out_channels)
+        self.norm = NormGlu(2 * out_channels)
         self.register_buffer("taps", torch.tensor(_UP_TAPS), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         taps = self.taps.to(self.conv.weight.dtype)
         kernel = torch.einsum("ap,oipq,bq->ioab", taps, self.conv.weight, taps)
-        return glu(self.norm(F.conv_transpose2d(x, kernel, stride=2, padding=1)))
+        out: Tensor = self.norm(F.conv_transpose2d(x, kernel, stride=2, padding=1))
+        return out
 
 
 class ResidualBlock(nn.Module):
@@ -89,7 +87,7 @@ class JointBlock(nn.Module):
         super().__init__()
         self.num_codes = num_codes
         self.conv = conv3(num_codes + in_channels, 2 * out_channels)
-        self.norm = nn.BatchNorm2d(2 * out_channels)
+        self.norm = NormGlu(2 * out_channels)
         self.register_buffer("border_taps", torch.tensor(_BORDER_TAPS), persistent=False)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
@@ -103,7 +101,8 @@ class JointBlock(nn.Module):
         plane = table.repeat_interleave(rows, dim=2, output_size=height)
         plane = plane.repeat_interleave(columns, dim=3, output_size=width)
         features = F.conv2d(x, self.conv.weight[:, self.num_codes :], padding=1)
-        return glu(self.norm(features + plane))
+        out: Tensor = self.norm(features + plane)
+        return out
 
 
 class CodeTrunk(nn.Module):
