@@ -17,7 +17,7 @@ from PIL import Image
 
 from finegan_aug.errors import DataError
 from finegan_aug.randomness import seed_for, uniforms
-from finegan_aug.report import write_report
+from finegan_aug.report import sections, write_report
 from finegan_aug.report.charts import thin
 from finegan_aug.report.csv_tables import csv_bytes
 from finegan_aug.report.sources import clean, without_private_paths
@@ -471,3 +471,21 @@ def test_names_of_classes_come_from_the_experiment(page_path: Path) -> None:
     assert {line["class"] for line in lines} == set(CLASSES)
     for line in lines:
         assert float(line["change"]) == pytest.approx(float(line["arm"]) - float(line["control"]))
+
+
+def test_rows_that_differ_in_numbers_of_images_alone_are_one_on_the_page() -> None:
+    def line(metric: str, value: float, n_real: int, n_fake: int) -> dict[str, object]:
+        names = {"metric": metric, "extractor": "judge", "split": "train", "gan": "a", "interval": None}
+        return names | {"value": value, "n_real": n_real, "n_fake": n_fake}
+
+    lines = [line("judge_accuracy", 0.5, 57, 0), line("class_consistency", 0.7, 0, 1200)]
+    (group,) = sections.quality(lines)
+    assert len(group["rows"]) == 2  # as report.json and the table have them
+    shown = sections.for_the_eye(group)
+    assert [row["values"] for row in shown["rows"]] == [[(0.7, (None, None), 1200), (0.5, (None, None), 57)]]
+    assert not shown["counted"]
+
+    (group,) = sections.quality([*lines, line("class_consistency", 0.8, 0, 600)])
+    shown = sections.for_the_eye(group)
+    assert len(shown["rows"]) == 3
+    assert shown["counted"]

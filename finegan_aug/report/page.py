@@ -155,6 +155,7 @@ def _render(content: JSON, svgs: dict[str, str], gallery: list[tuple[str, list[P
         "signed": words.signed,
         "number": words.number,
         "percent": percent,
+        "for_the_eye": sections.for_the_eye,
     }
     # The one place where markup is trusted: matplotlib escapes every text it puts into an SVG.
     drawn = {name: Markup(svg) for name, svg in svgs.items()}

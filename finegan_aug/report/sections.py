@@ -90,6 +90,30 @@ def quality(evaluation: Sequence[JSON]) -> list[JSON]:
     return groups
 
 
+def for_the_eye(group: JSON) -> JSON:
+    """A group of `quality` in which rows that differ in numbers of images alone are one, the number below each value.
+
+    A judge, say, counts other images for each of its metrics. Where one metric stands for two numbers of images, and
+    where no row would go, the group keeps its columns of numbers.
+    """
+    rows: dict[str, JSON] = {}
+    clash = False
+    for row in group["rows"]:
+        into = rows.setdefault(repr([row[name] for name in ("gan", "extractor", "split")]), {**row, "values": {}})
+        for place, (value, ends) in enumerate(row["values"]):
+            if value is not None:
+                clash |= place in into["values"]
+                into["values"][place] = (value, ends, row["n_fake"] or row["n_real"])
+    if clash or len(rows) == len(group["rows"]):
+        whole = [{**row, "values": [(*entry, None) for entry in row["values"]]} for row in group["rows"]]
+        return {**group, "rows": whole, "counted": True}
+    empty = (None, (None, None), None)
+    shown = [
+        {**row, "values": [row["values"].get(i, empty) for i in range(len(group["metrics"]))]} for row in rows.values()
+    ]
+    return {**group, "rows": shown, "counted": False}
+
+
 def _group(metric: str) -> int:
     """0: metrics of images, 1: of a judge, 2: of clusters."""
     return 2 if metric.startswith(CLUSTERING) else int(metric.startswith(JUDGEMENTS))
