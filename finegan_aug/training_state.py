@@ -30,10 +30,9 @@ class TrainingState:
         for network in self.plain.values():
             network.to(accelerator.device).to(memory_format=torch.channels_last).train()
         self.average = averaged_copy(self.plain["generator"])
-        fused = accelerator.device.type == "cuda"
         betas = (config.beta1, config.beta2)
         self.optimizers = {
-            name: torch.optim.Adam(_parameters(networks), config.lr, betas, fused=fused, foreach=not fused)
+            name: torch.optim.Adam(_parameters(networks), config.lr, betas, fused=True)
             for name, networks in (("g", game.generator_networks()), ("d", game.discriminator_networks()))
         }
         if accelerator.num_processes > 1:

@@ -7,6 +7,7 @@ instead of one-hot planes, and the up block convolves before it enlarges.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +15,9 @@ from torch import Tensor, nn
 
 from finegan_aug.models.norm_glu import NormGlu, glu
 
-# Rows: the four taps of the enlarged kernel; columns: the three taps of the 3x3 kernel (one axis).
-_UP_TAPS = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 # Rows: top (or left) border, middle, bottom (or right) border; columns: the taps that fall inside the image.
 _BORDER_TAPS = ((0.0, 1.0, 1.0), (1.0, 1.0, 1.0), (1.0, 1.0, 0.0))
+_SMALL_PX = 8  # below, summing the taps of wide layers costs more than the products it saves
 
 
 def conv3(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -45,19 +45,25 @@ class UpBlock(nn.Module):
     same input are summed first: one transposed convolution with 16 instead of 36 products per input pixel.
     """
 
-    taps: Tensor
-
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = conv3(in_channels, 2 * out_channels)  # its weight is used, never its forward
+        self.conv = conv3(in_channels, 2 * out_channels)
         self.norm = NormGlu(2 * out_channels)
-        self.register_buffer("taps", torch.tensor(_UP_TAPS), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        taps = self.taps.to(self.conv.weight.dtype)
-        kernel = torch.einsum("ap,oipq,bq->ioab", taps, self.conv.weight, taps)
-        out: Tensor = self.norm(F.conv_transpose2d(x, kernel, stride=2, padding=1))
+        if max(x.shape[2:]) < _SMALL_PX:
+            y = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        else:
+            kernel = _summed_taps(_summed_taps(self.conv.weight, dim=2), dim=3)
+            y = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2, padding=1)
+        out: Tensor = self.norm(y)
         return out
+
+
+def _summed_taps(weight: Tensor, dim: int) -> Tensor:
+    """Taps (w0, w1, w2) of one axis as (w2, w1 + w2, w0 + w1, w0): those of the transposed convolution."""
+    first, middle, last = torch.split(weight, 1, dim)
+    return torch.cat([last, middle + last, first + middle, first], dim)
 
 
 class ResidualBlock(nn.Module):
@@ -91,18 +97,37 @@ class JointBlock(nn.Module):
         self.register_buffer("border_taps", torch.tensor(_BORDER_TAPS), persistent=False)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """Features [N, i, H, W] and codes int64 [N] to [N, o, H, W]."""
-        height, width = x.shape[2:]
+        """Features [N, i, H, W] and codes int64 [N] to [N, o, H, W]; H and W are at least 2."""
         chosen = self.conv.weight[:, : self.num_codes].transpose(0, 1)[code]  # [N, 2o, 3, 3]
         taps = self.border_taps.to(chosen.dtype)
         table = taps @ chosen @ taps.T
-        rows = torch.tensor([1, height - 2, 1], device=x.device)
-        columns = torch.tensor([1, width - 2, 1], device=x.device)
-        plane = table.repeat_interleave(rows, dim=2, output_size=height)
-        plane = plane.repeat_interleave(columns, dim=3, output_size=width)
         features = F.conv2d(x, self.conv.weight[:, self.num_codes :], padding=1)
-        out: Tensor = self.norm(features + plane)
+        out: Tensor = self.norm(_AddPlane.apply(features, table.to(features.dtype)))
         return out
+
+
+class _AddPlane(torch.autograd.Function):
+    """Adds to [N, C, H, W] a plane that has nine values, [N, C, 3, 3]: corners, edges, middle; no plane is made."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, table: Tensor) -> Tensor:
+        out = features + table[:, :, 1:2, 1:2]
+        border = table - table[:, :, 1:2, 1:2]
+        for i, j in _BORDER:
+            out[:, :, _PLACES[i], _PLACES[j]] += border[:, :, i : i + 1, j : j + 1]
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        of_table = gradient.new_empty(*gradient.shape[:2], 3, 3)
+        for i, j in (*_BORDER, (1, 1)):
+            of_table[:, :, i, j] = gradient[:, :, _PLACES[i], _PLACES[j]].sum(dim=(2, 3))
+        return gradient, of_table
+
+
+_PLACES = (slice(0, 1), slice(1, -1), slice(-1, None))
+_BORDER = tuple((i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1))
 
 
 class CodeTrunk(nn.Module):
