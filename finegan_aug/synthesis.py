@@ -6,6 +6,7 @@ for nor the number of processes changes a byte.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,10 +33,10 @@ from finegan_aug.restoring import load_into
 from finegan_aug.synthetic import Header, SyntheticRow, encode, file_name
 
 BLOCK = 32
-WRITERS = 4  # threads: encoding releases the interpreter, and each file waits for the disk
 ImageFormat = Literal["png", "webp", "jpeg"]
 Background = Literal["tied", "random"]
 Placement = Literal["crop", "frame"]
+Pictures = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]  # [..., S, S, 3]
 
 
 @dataclass(frozen=True)
@@ -110,31 +111,18 @@ def synthesize(
     state = launched()
     generator = generator.to(state.device)
 
-    # Every process draws its share of the blocks; whatever lies in the folder already is not drawn again. One block is
-    # encoded and written while the next is drawn.
+    # Every process draws its share of the blocks; whatever lies in the folder already is not drawn again.
     blocks = [(label, first) for label in range(len(codes)) for first in range(0, per_class, BLOCK)]
     mine = blocks[state.process_index :: state.num_processes]
-    total = len(blocks) * BLOCK / 1000
-    with (
-        Progress(total, label="kimg", enabled=state.is_main_process) as progress,
-        ThreadPoolExecutor(WRITERS) as writers,
-    ):
-        writing: list[Future[None]] = []
-        for done, (label, first) in enumerate(mine, start=1):
-            wanted = range(first, min(first + BLOCK, per_class))
-            files = [out_dir / file_name(classes[label], label, n, image_format) for n in wanted]
-            if not all(file.exists() for file in files):
-                latents = draw_latents(config, codes[label], label, first, settings)
-                pictures = _draw(generator, latents, places, settings, label, first)
-                for written in writing:
-                    written.result()
-                writing = [
-                    writers.submit(_write, file, picture, image_format)
-                    for file, picture in zip(files, pictures, strict=False)
-                ]
+
+    def draw(label: int, first: int) -> Pictures:
+        return _draw(
+            generator, draw_latents(config, codes[label], label, first, settings), places, settings, label, first
+        )
+
+    with Progress(len(blocks) * BLOCK / 1000, label="kimg", enabled=state.is_main_process) as progress:
+        for done in _write_blocks(mine, classes, settings, out_dir, draw):
             progress.advance_to(done * BLOCK * state.num_processes / 1000)
-        for written in writing:
-            written.result()
     state.wait_for_everyone()
 
     if state.is_main_process:
@@ -183,7 +171,7 @@ def _draw(
     settings: SynthesisSettings,
     label: int,
     first: int,
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+) -> Pictures:
     """One block, uint8 [32, S, S, 3]."""
     device = next(generator.parameters()).device
     grid = None
@@ -197,12 +185,36 @@ def _draw(
         latents.background.to(device),
         grid=grid,
     )
-    pictures: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = to_uint8(stages.child).permute(0, 2, 3, 1).numpy()
+    pictures: Pictures = to_uint8(stages.child).permute(0, 2, 3, 1).numpy()
     return pictures
 
 
-def _write(file: Path, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], image_format: str) -> None:
-    write_bytes(file, encode(picture, image_format))
+def _write_blocks(
+    blocks: list[tuple[int, int]],
+    classes: tuple[str, ...],
+    settings: SynthesisSettings,
+    out_dir: Path,
+    draw: Callable[[int, int], Pictures],
+) -> Iterator[int]:
+    """Draws and writes what is not there yet and yields how many blocks are done; draws one while writing another."""
+    with ThreadPoolExecutor(1) as writer:
+        writing: Future[None] | None = None
+        for done, (label, first) in enumerate(blocks, start=1):
+            numbers = range(first, min(first + BLOCK, settings.per_class))
+            files = [out_dir / file_name(classes[label], label, n, settings.image_format) for n in numbers]
+            if not all(file.exists() for file in files):
+                pictures = draw(label, first)
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(_write, files, pictures, settings.image_format)
+            yield done
+        if writing is not None:
+            writing.result()
+
+
+def _write(files: list[Path], pictures: Pictures, image_format: ImageFormat) -> None:
+    for file, picture in zip(files, pictures, strict=False):
+        write_bytes(file, encode(picture, image_format))
 
 
 def _rows(

@@ -282,3 +282,18 @@ def test_disjoint_sets_score_zero_and_duplicates_do_not_break_the_balls() -> Non
 def test_a_neighbour_that_does_not_exist_is_refused() -> None:
     with pytest.raises(DataError, match=r"k must lie in 1\.\.4, found 5; lower k or use more images"):
         prdc(real=draws("real", 9, 3), fake=draws("fake", 5, 3))
+
+
+@pytest.mark.parametrize(("count", "width"), [(300, 40), (30, 40)])
+def test_fid_stays_exact_where_features_are_dead_or_repeated(count: int, width: int) -> None:
+    """Against the singular values of the product of both roots, with a spectrum over ten orders of magnitude."""
+    draw = np.random.default_rng(0)
+    scale = np.logspace(0, -10, width)
+    real, fake = (draw.standard_normal((count, width)) * scale for _ in range(2))
+    real[:, 5:9] = fake[:, 5:9] = 0.0
+    real[:, 9] = real[:, 10]
+    a, b = ((x - x.mean(0)) / np.sqrt(count - 1) for x in (real, fake))
+    cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    expected = ((real.mean(0) - fake.mean(0)) ** 2).sum() + (a * a).sum() + (b * b).sum() - 2 * cross
+    assert fid(real=real, fake=fake) == pytest.approx(expected, rel=1e-6)
+    assert fid(real=real, fake=real) == pytest.approx(0.0, abs=1e-6)

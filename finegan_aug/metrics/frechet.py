@@ -29,7 +29,7 @@ def fid(*, real: Array, fake: Array) -> float:
     real64, fake64 = feature_pair(real=real, fake=fake)
     shift = real64.mean(axis=0) - fake64.mean(axis=0)
     A, B = _factor(real64), _factor(fake64)
-    cross = np.linalg.svd(A @ B.T, compute_uv=False).sum()
+    cross = _nuclear_norm(A @ B.T)
     distance = shift @ shift + (A * A).sum() + (B * B).sum() - 2.0 * cross
     return max(float(distance), 0.0)  # rounding can leave a tiny negative number for equal sets
 
@@ -39,5 +39,22 @@ def _factor(features: Floats) -> Floats:
     centred: Floats = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
     if len(centred) <= centred.shape[1]:
         return centred
-    factor = np.linalg.qr(centred, mode="r")
+    try:
+        factor = np.linalg.cholesky(centred.T @ centred).T
+    except np.linalg.LinAlgError:
+        factor = np.asarray(np.linalg.qr(centred, mode="r"))
     return np.asarray(factor, dtype=np.float64)
+
+
+def _nuclear_norm(matrix: Floats) -> float:
+    """Sum of the singular values.
+
+    The roots of the eigenvalues of the smaller product with its transpose take a third of the time of a singular value
+    decomposition, but lose singular values below 1e-8 of the largest. One of these is there whenever there are fewer
+    images than features, because of the mean; with more of them the slower way is taken.
+    """
+    product = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    values = np.linalg.eigvalsh(product)
+    if (values < 1e-10 * values[-1]).sum() > 1:
+        return float(np.linalg.svd(matrix, compute_uv=False).sum())
+    return float(np.sqrt(np.maximum(values, 0.0)).sum())
