@@ -7,8 +7,9 @@ for nor the number of processes changes a byte.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,7 @@ from finegan_aug.restoring import load_into
 from finegan_aug.synthetic import Header, SyntheticRow, encode, file_name
 
 BLOCK = 32
+WRITERS = 4  # threads: encoding releases the interpreter, and each file waits for the disk
 ImageFormat = Literal["png", "webp", "jpeg"]
 Background = Literal["tied", "random"]
 Placement = Literal["crop", "frame"]
@@ -197,24 +199,21 @@ def _write_blocks(
     draw: Callable[[int, int], Pictures],
 ) -> Iterator[int]:
     """Draws and writes what is not there yet and yields how many blocks are done; draws one while writing another."""
-    with ThreadPoolExecutor(1) as writer:
-        writing: Future[None] | None = None
+    with ThreadPoolExecutor(WRITERS) as writers:
+        writing: Iterator[None] = iter(())
         for done, (label, first) in enumerate(blocks, start=1):
             numbers = range(first, min(first + BLOCK, settings.per_class))
             files = [out_dir / file_name(classes[label], label, n, settings.image_format) for n in numbers]
             if not all(file.exists() for file in files):
                 pictures = draw(label, first)
-                if writing is not None:
-                    writing.result()
-                writing = writer.submit(_write, files, pictures, settings.image_format)
+                list(writing)  # waits for the block before, and raises what went wrong with it
+                writing = writers.map(_write, files, pictures, repeat(settings.image_format))
             yield done
-        if writing is not None:
-            writing.result()
+        list(writing)
 
 
-def _write(files: list[Path], pictures: Pictures, image_format: ImageFormat) -> None:
-    for file, picture in zip(files, pictures, strict=False):
-        write_bytes(file, encode(picture, image_format))
+def _write(file: Path, picture: Pictures, image_format: ImageFormat) -> None:
+    write_bytes(file, encode(picture, image_format))
 
 
 def _rows(

@@ -51,10 +51,10 @@ def _nuclear_norm(matrix: Floats) -> float:
 
     The roots of the eigenvalues of the smaller product with its transpose take a third of the time of a singular value
     decomposition, but lose singular values below 1e-8 of the largest. One of these is there whenever there are fewer
-    images than features, because of the mean; with more of them the slower way is taken.
+    images than features, because of the mean; where more come near it, the slower way is taken.
     """
     product = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
     values = np.linalg.eigvalsh(product)
-    if (values < 1e-10 * values[-1]).sum() > 1:
+    if (values < 1e-15 * values[-1]).sum() > 1:
         return float(np.linalg.svd(matrix, compute_uv=False).sum())
     return float(np.sqrt(np.maximum(values, 0.0)).sum())
