@@ -28,7 +28,7 @@ SIZES = ((10_000, 1280), (10_000, 2048), (1_000, 1280), (1_000, 2048))
 
 
 def features(count: int, width: int, seed: int) -> Features:
-    """[count, width], rectified sums of a few hundred factors of falling weight."""
+    """[count, width], rectified sums of as many factors of falling weight."""
     draw = np.random.default_rng(0)
     mix = draw.standard_normal((width, width)) * (np.arange(1, width + 1) ** -0.7)[:, None]
     z = np.random.default_rng(seed).standard_normal((count, width))

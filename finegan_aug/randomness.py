@@ -41,7 +41,7 @@ def uniforms(key: int, counters: Sequence[int] | Integers, draws: int) -> Floats
         counters: int64 [N], one per sample.
         draws: numbers per sample; a shorter row is a prefix of a longer one.
     """
-    rows = splitmix64(np.asarray(counters, dtype=np.int64).astype(np.uint64) ^ splitmix64(np.array([key], np.uint64)))
+    rows = _bits(key, counters)
     columns = np.arange(draws, dtype=np.uint64) * _GOLDEN
     bits = splitmix64(rows[:, None] + columns[None, :])
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -49,8 +49,12 @@ def uniforms(key: int, counters: Sequence[int] | Integers, draws: int) -> Floats
 
 def seeds(key: int, counters: Sequence[int] | Integers) -> Integers:
     """A 63-bit seed for each counter, int64 [N]: many at the price of one `seed_for`."""
-    rows = splitmix64(np.asarray(counters, dtype=np.int64).astype(np.uint64) ^ splitmix64(np.array([key], np.uint64)))
-    return (rows >> np.uint64(1)).astype(np.int64)
+    return (_bits(key, counters) >> np.uint64(1)).astype(np.int64)
+
+
+def _bits(key: int, counters: Sequence[int] | Integers) -> npt.NDArray[np.uint64]:
+    """64 raw bits for each counter."""
+    return splitmix64(np.asarray(counters, dtype=np.int64).astype(np.uint64) ^ splitmix64(np.array([key], np.uint64)))
 
 
 def normals(key: int, counters: Sequence[int] | Integers, draws: int) -> Floats:

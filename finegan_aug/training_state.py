@@ -72,21 +72,18 @@ class TrainingState:
         Raises:
             CheckpointError: it belongs to other networks.
         """
-        if set(tensors) == {"model", "ema"}:
-            held = {name.split(".")[0] for name in tensors["model"]}
-            live = {
-                "model": named_tensors({name: net for name, net in self.plain.items() if name in held}),
-                "ema": named_tensors({"generator": self.average}),
-            }
-            load_into(_joined(live), _joined(tensors))
-            return
-        if set(tensors) != {"model", "ema", "optim"}:
+        imported = set(tensors) == {"model", "ema"}
+        if not imported and set(tensors) != {"model", "ema", "optim"}:
             raise CheckpointError(
                 f"a checkpoint must hold model, ema, optim, found {', '.join(sorted(tensors))}",
                 "use --overwrite or another --out",
             )
-        live = {"model": named_tensors(self.plain), "ema": named_tensors({"generator": self.average})}
+        held = {name.split(".")[0] for name in tensors["model"]} if imported else set(self.plain)
+        networks = {name: network for name, network in self.plain.items() if name in held}
+        live = {"model": named_tensors(networks), "ema": named_tensors({"generator": self.average})}
         load_into(_joined(live), _joined({part: tensors[part] for part in live}))
+        if imported:
+            return
         for name, optimizer in self.optimizers.items():
             own = {k.split("/", 1)[1]: v for k, v in tensors["optim"].items() if k.startswith(f"{name}/")}
             restore_optimizer(optimizer, own, state["param_groups"][name])
