@@ -49,7 +49,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "ema_ramp": None,
         "lr": 2e-4,
         "batch_size": 16,
-        "total_kimg": 7065.6,
+        "total_kimg": 7077.4,
+        "hard_negative_kimg": 11.8,
         "num_children": 200,
         "num_parents": 20,
         "balanced_codes": False,
@@ -111,8 +112,12 @@ class FineGANConfig:
     diffaugment: tuple[str, ...] = ("translation",)  # of color, translation, cutout; child discriminator's inputs
     pseudo_labels: float | None = 0.95  # tied: name unlabelled images above this confidence of a teacher; None: never
 
+    official_crops: bool = False  # official data path: object crops resized twice (at 128 px: 304, 256, 128 pixels)
+
     batch_size: int = 32  # real images in one update, all processes together
     total_kimg: float = 500.0  # length of training
+    hard_negative_kimg: float = 0.0  # last part of training, every other update of it on hard samples
+    hard_negative_from_ema: bool = True  # the generator begins the hard-negative part with its averaged weights
     lr: float = 1e-3  # Adam's learning rate, all networks
     lr_decay: float = 0.0  # last share of training over which the learning rate falls to zero
     beta1: float = 0.5  # Adam
@@ -156,6 +161,12 @@ class FineGANConfig:
             )
         if not 0 <= self.lr_decay <= 1:
             raise ConfigError(f"lr_decay must be from 0 to 1, got {self.lr_decay}", "change --lr_decay")
+        if not 0 <= self.hard_negative_kimg < self.total_kimg:
+            raise ConfigError(
+                f"hard_negative_kimg must be at least 0 and below total_kimg = {self.total_kimg:g}, "
+                f"got {self.hard_negative_kimg:g}",
+                "lower --hard_negative_kimg, or set it to 0 to leave that phase out",
+            )
         unknown = set(self.diffaugment) - {"color", "translation", "cutout"}
         if unknown:
             raise ConfigError(
@@ -229,6 +240,12 @@ class FineGANConfig:
             return self.lr
         left = 1 - seen_images / (self.total_kimg * 1000)
         return self.lr * min(1.0, left / self.lr_decay)
+
+    @property
+    def hard_negative_step(self) -> int:
+        """Number of the update, from 0, that begins the hard-negative phase; without one, that after the last."""
+        before_images = round(self.total_kimg * 1000) - round(self.hard_negative_kimg * 1000)
+        return -(-before_images // self.batch_size)
 
     @property
     def judges_background(self) -> bool:

@@ -80,6 +80,7 @@ def dry_run(
     # Every step is logged, so that its time can be read. A teacher would cost minutes once, and a step nothing.
     never = resolved.total_kimg
     short = replace(resolved, log_kimg=batch_kimg, grid_kimg=never, checkpoint_kimg=never, pseudo_labels=None)
+    short = replace(short, hard_negative_kimg=0.0)  # that phase needs no more memory than the steps before it
     with _folder_beside(Path(run_dir)) as folder:
         train(replace(short, total_kimg=2 * batch_kimg), some, folder, expect_processes=expect_processes)
         steps = 4 + min(MAX_STEPS, int(STEPS_SEC / _step_sec(folder)))

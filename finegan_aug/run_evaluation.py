@@ -190,6 +190,7 @@ def _photographs(run: _Run, split: Split) -> _Photographs:
         run.manifest,
         resolution=run.config.resolution,
         boxes=run.config.boxes,
+        official=run.config.official_crops,
         records=run.manifest.of(split),
         cache_dir=run.folder / "crops",
     )

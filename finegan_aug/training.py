@@ -24,6 +24,7 @@ from finegan_aug.ema import ema_decay, update_ema
 from finegan_aug.errors import NonFiniteError, StorageError
 from finegan_aug.files import JSON
 from finegan_aug.grids import COLUMNS, save_grid, write_training_grids
+from finegan_aug.hard_negatives import hardest, mines
 from finegan_aug.losses import gradient_norm
 from finegan_aug.metrics_log import MetricsLog
 from finegan_aug.models.game import Terms
@@ -81,7 +82,13 @@ def train(
 
 def real_images(accelerator: Accelerator, config: FineGANConfig, manifest: Manifest, run_dir: Path) -> RealStream:
     """Opens the crop cache, cut by whichever process comes first; the main process asks the teacher for labels."""
-    crops = build_crops(manifest, resolution=config.resolution, boxes=config.boxes, cache_dir=run_dir / "crops")
+    crops = build_crops(
+        manifest,
+        resolution=config.resolution,
+        boxes=config.boxes,
+        official=config.official_crops,
+        cache_dir=run_dir / "crops",
+    )
     with accelerator.main_process_first():
         labels = training_labels(config, crops, run_dir)
     if accelerator.is_main_process and not (run_dir / "reals.png").exists():
@@ -123,7 +130,10 @@ def _loop(
             positions = range(first, first + per_process)
             state.set_learning_rate(config.learning_rate(step * batch))
             real = stream.batch(positions)
-            z, child = game.sample_codes(positions)
+            # In the hard-negative phase, which can begin with the averaged generator, every other draw is a choice.
+            if step == config.hard_negative_step and config.hard_negative_from_ema:
+                state.take_average()
+            z, child = hardest(game, positions, device) if mines(config, step) else game.sample_codes(positions)
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 fake = game.forward(z.to(device), child.to(device), positions)
 

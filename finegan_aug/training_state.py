@@ -46,6 +46,10 @@ class TrainingState:
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
+    def take_average(self) -> None:
+        """The generator takes over weights and buffers of its average; its optimiser goes on as it was."""
+        load_into(self.plain["generator"], self.average.state_dict())
+
     def average_buffers(self, accelerator: Accelerator) -> None:
         """Every process keeps its own batch norm statistics; before saving or sampling they become their mean."""
         if accelerator.num_processes == 1:

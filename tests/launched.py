@@ -26,6 +26,8 @@ from finegan_aug.restoring import named_tensors
 from finegan_aug.synthesis import synthesize
 from finegan_aug.training_state import TrainingState
 
+RUN = {"total_kimg": 0.032, "hard_negative_kimg": 0.016}  # its last update learns from hard samples
+
 
 def main(data: Path, out: Path) -> None:
     torch.set_num_threads(1)
@@ -47,7 +49,7 @@ def main(data: Path, out: Path) -> None:
         return gradient_norm(optimizer)
 
     training.TrainingState, training.gradient_norm = Kept, noted_norm  # type: ignore[misc]
-    run = training.train(tiny_config(total_kimg=0.032), manifest, out / "run", expect_processes=2)
+    run = training.train(tiny_config(**RUN), manifest, out / "run", expect_processes=2)
     save_file(gradients, out / f"gradients-{rank}.safetensors")
     tensors = named_tensors(states[0].plain) | named_tensors({"average": states[0].average})
     save_file({name: t.detach().contiguous() for name, t in tensors.items()}, out / f"networks-{rank}.safetensors")

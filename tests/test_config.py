@@ -49,7 +49,10 @@ def test_classic_has_the_official_settings() -> None:
     classic = FineGANConfig.preset("classic")
     assert (classic.z_dim, classic.ndf, classic.width, classic.batch_size) == (100, 64, 1.0, 16)
     assert (classic.lr, classic.beta1, classic.beta2, classic.lr_decay) == (2e-4, 0.5, 0.999, 0.0)
-    assert classic.total_kimg * 1000 == 600 * 736 * 16
+    assert classic.hard_negative_step == 600 * 736
+    assert classic.total_kimg - classic.hard_negative_kimg == pytest.approx(600 * 736 * 16 / 1000)
+    assert classic.hard_negative_kimg * 1000 == pytest.approx(736 * 16, rel=0.01)
+    assert (classic.hard_negative_from_ema, classic.official_crops) == (True, False)
     assert (classic.num_children, classic.num_parents, classic.background_weight) == (200, 20, 10.0)
     assert (classic.d_norm, classic.labels, classic.balanced_codes) == ("batch", "discovered", False)
     assert (classic.diffaugment, classic.ema_ramp) == ((), None)
@@ -91,6 +94,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"r1_gamma": -1.0},
         "r1_gamma, r1_interval and batch_deviation must be at least 0, 1 and 0, got -1, 8 and 0; correct them",
     ),
+    (
+        {"hard_negative_kimg": 10.0, "total_kimg": 10.0},
+        "hard_negative_kimg must be at least 0 and below total_kimg = 10, got 10; "
+        "lower --hard_negative_kimg, or set it to 0 to leave that phase out",
+    ),
+    (
+        {"hard_negative_kimg": -1.0},
+        "hard_negative_kimg must be at least 0 and below total_kimg = 500, got -1; "
+        "lower --hard_negative_kimg, or set it to 0 to leave that phase out",
+    ),
     ({"lr_decay": 1.5}, "lr_decay must be from 0 to 1, got 1.5; change --lr_decay"),
     (
         {"diffaugment": ("color", "rotation", "noise")},
@@ -122,6 +135,27 @@ def test_an_unknown_preset_and_an_unknown_key_are_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         FineGANConfig.preset("slim-32", modes=2, batch=3)
     assert str(caught.value) == "configuration holds unknown keys batch, modes; remove them"
+
+
+def test_a_short_classic_training_is_told_how_to_leave_the_second_phase_out() -> None:
+    with pytest.raises(ConfigError) as caught:
+        FineGANConfig.preset("classic", total_kimg=1.0)
+    assert caught.value.cause == "hard_negative_kimg must be at least 0 and below total_kimg = 1, got 11.8"
+    assert caught.value.remedy == "lower --hard_negative_kimg, or set it to 0 to leave that phase out"
+    short = FineGANConfig.preset("classic", total_kimg=1.0, hard_negative_kimg=0.0)
+    assert short.hard_negative_step * short.batch_size >= 1000  # never reached
+
+
+@pytest.mark.parametrize(
+    ("total", "hard", "batch", "first"),
+    [(0.08, 0.032, 8, 6), (0.08, 0.03, 8, 7), (0.08, 0.0, 8, 10), (0.08, 0.0, 32, 3), (7077.4, 11.8, 32, 220_800)],
+)
+def test_the_hard_negative_phase_is_the_end_of_training(total: float, hard: float, batch: int, first: int) -> None:
+    """Its first update is the first whose images all lie in the last `hard` thousand."""
+    config = FineGANConfig(total_kimg=total, hard_negative_kimg=hard, batch_size=batch)
+    assert config.hard_negative_step == first
+    starts = [step for step in range(first - 2, first + 2) if step * batch >= round(1000 * total) - round(1000 * hard)]
+    assert starts == [first, first + 1]
 
 
 def test_data_with_other_classes_than_configured_are_refused() -> None:

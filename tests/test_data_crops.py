@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,9 +79,12 @@ def shorter_side(image: Image.Image, side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.BILINEAR)
 
 
-def cut(image: Image.Image, draw: npt.NDArray[np.float64], side: int) -> tuple[Image.Image, int, int, bool]:
-    top = int(draw[0] * (image.height - side + 1))
-    left = int(draw[1] * (image.width - side + 1))
+def cut(
+    image: Image.Image, draw: npt.NDArray[np.float64], side: int, last: bool = True
+) -> tuple[Image.Image, int, int, bool]:
+    """A square at one of all places, or of all but the last."""
+    top = int(draw[0] * (image.height - side + last))
+    left = int(draw[1] * (image.width - side + last))
     square = image.crop((left, top, left + side, top + side))
     flip = bool(draw[2] < 0.5)
     return square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else square, top, left, flip
@@ -88,6 +92,14 @@ def cut(image: Image.Image, draw: npt.NDArray[np.float64], side: int) -> tuple[I
 
 def pixels(images: list[Image.Image]) -> torch.Tensor:
     return torch.from_numpy(np.stack([np.asarray(i) for i in images])).permute(0, 3, 1, 2)
+
+
+def around_the_object(record: ImageRecord, photograph: Image.Image) -> Image.Image:
+    """The official crop: a square of 2 int(0.75 longer side) round the box, clipped to the image."""
+    x1, y1, x2, y2 = record.box or pytest.fail("no box")
+    radius, cx, cy = int(0.75 * max(x2 - x1, y2 - y1)), int((x1 + x2) / 2), int((y1 + y2) / 2)
+    right, bottom = min(record.width, cx + radius), min(record.height, cy + radius)
+    return photograph.crop((max(0, cx - radius), max(0, cy - radius), right, bottom))
 
 
 @pytest.mark.parametrize("resolution", [32, 64, 128])
@@ -98,15 +110,8 @@ def test_object_crops_equal_pillow_one_by_one(manifest: Manifest, resolution: in
     expected = []
     for position, draw in zip(positions.tolist(), u, strict=True):
         record = crops.records[position]
-        x1, y1, x2, y2 = record.box or pytest.fail("no box")
-        radius, cx, cy = int(0.75 * max(x2 - x1, y2 - y1)), int((x1 + x2) / 2), int((y1 + y2) / 2)
-        square = (
-            max(0, cx - radius),
-            max(0, cy - radius),
-            min(record.width, cx + radius),
-            min(record.height, cy + radius),
-        )
-        image = shorter_side(Image.open(manifest.file(record)).crop(square), int(resolution * 76 / 64))
+        view = around_the_object(record, Image.open(manifest.file(record)))
+        image = shorter_side(view, int(resolution * 76 / 64))
         expected.append(cut(image, draw, resolution)[0])
     torch.testing.assert_close(crops.objects_uint8(positions, u), pixels(expected), rtol=0, atol=0)
     images = crops.objects(positions, u)
@@ -115,9 +120,41 @@ def test_object_crops_equal_pillow_one_by_one(manifest: Manifest, resolution: in
     torch.testing.assert_close(images, pixels(expected) / 127.5 - 1)
 
 
+@pytest.mark.parametrize("resolution", [32, 64, 128])
+def test_official_object_crops_equal_pillow_bit_for_bit(manifest: Manifest, resolution: int) -> None:
+    """kkanshul/finegan code/main.py and code/datasets.py: resized, cut, flipped, resized again."""
+    crops = build_crops(manifest, resolution=resolution, boxes="given", official=True)
+    positions = torch.tensor([4, 0, 0, 2, 1, 3])
+    u = draws(6)
+    views = [around_the_object(r, Image.open(manifest.file(r))) for r in crops.records]
+    stored = [shorter_side(view, int(2 * resolution * 76 / 64)) for view in views]
+    squares = [cut(stored[position], draw, 2 * resolution)[0] for position, draw in zip(positions, u, strict=True)]
+    expected = [square.resize((resolution, resolution), Image.Resampling.BILINEAR) for square in squares]
+    assert torch.equal(crops.objects_uint8(positions, u), pixels(expected))
+    images = crops.objects(positions, u)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(images, pixels(expected) / 127.5 - 1)
+    once = build_crops(manifest, resolution=resolution, boxes="given").objects_uint8(positions, u)
+    assert (once.int() - pixels(expected).int()).abs().float().mean() > 2  # resized twice is another picture
+    for position, image in enumerate(stored):
+        left, top = (image.width - 2 * resolution) // 2, (image.height - 2 * resolution) // 2
+        middle = image.crop((left, top, left + 2 * resolution, top + 2 * resolution))
+        small = pixels([middle.resize((resolution, resolution), Image.Resampling.BILINEAR)])
+        assert torch.equal(crops.objects_center_uint8(torch.tensor([position])), small)
+
+
+def test_official_sizes_at_128_pixels(manifest: Manifest) -> None:
+    crops = build_crops(manifest, resolution=128, boxes="given", official=True)
+    for images, side in ((crops.object_images, 304), (crops.frame_images, 149)):
+        assert torch.minimum(images.height, images.width).tolist() == [side] * 5
+    assert crops.input_px == 126
+    assert crops.objects_uint8(torch.arange(5), draws(5)).shape == (5, 3, 128, 128)
+
+
+@pytest.mark.parametrize("official", [False, True])
 @pytest.mark.parametrize("resolution", [32, 128])
-def test_frames_and_their_boxes_equal_pillow_one_by_one(manifest: Manifest, resolution: int) -> None:
-    crops = build_crops(manifest, resolution=resolution, boxes="given")
+def test_frames_and_their_boxes_equal_pillow_one_by_one(manifest: Manifest, resolution: int, official: bool) -> None:
+    crops = build_crops(manifest, resolution=resolution, boxes="given", official=official)
     side = patch_geometry(resolution).input_px
     positions, u = torch.arange(5).repeat(20), draws(100)
     images, boxes, masks = crops.frames(positions, u)
@@ -127,7 +164,7 @@ def test_frames_and_their_boxes_equal_pillow_one_by_one(manifest: Manifest, reso
         record = crops.records[position]
         whole = Image.open(manifest.file(record))
         image = shorter_side(whole, int(side * 76 / 64))
-        square, top, left, flip = cut(image, u[n], side)
+        square, top, left, flip = cut(image, u[n], side, last=not official)
         torch.testing.assert_close(images[n], pixels([square])[0] / 127.5 - 1)
         # The box drawn as two corners that travel with the image.
         x1, y1, x2, y2 = record.box or pytest.fail("no box")
@@ -157,11 +194,12 @@ def test_a_box_follows_the_pixels_it_marks(manifest: Manifest, tmp_path: Path) -
             assert found == pytest.approx([x1, y1, x2, y2], abs=1.0)
 
 
-def test_masks_travel_with_frames_and_objects(manifest: Manifest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("official", [False, True])
+def test_masks_travel_with_frames_and_objects(manifest: Manifest, tmp_path: Path, official: bool) -> None:
     """The photographs are made equal to their masks, so every crop of both must agree."""
     for i in range(6):
         Image.open(tmp_path / "masks" / f"{i}.png").convert("RGB").save(tmp_path / "photos" / f"{i}.png")
-    crops = build_crops(manifest, resolution=32, boxes="from_masks")
+    crops = build_crops(manifest, resolution=32, boxes="from_masks", official=official)
     positions, u = torch.arange(5).repeat(10), draws(50)
     images, boxes, masks = crops.frames(positions, u)
     assert masks is not None
@@ -214,8 +252,16 @@ def test_center_crops_are_central_and_not_flipped(manifest: Manifest) -> None:
         torch.testing.assert_close(crops.objects_center(torch.tensor([position])), expected / 127.5 - 1)
 
 
-def test_a_batch_equals_its_images_alone(manifest: Manifest) -> None:
-    crops = build_crops(manifest, resolution=32, boxes="from_masks")
+def test_many_center_crops_are_cut_in_parts(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = build_crops(manifest, resolution=32, boxes="given", official=True)
+    whole = crops.objects_center_uint8(torch.arange(5))
+    monkeypatch.setattr("finegan_aug.data.views.CHUNK", 2)
+    assert torch.equal(crops.objects_center_uint8(torch.arange(5)), whole)
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_a_batch_equals_its_images_alone(manifest: Manifest, official: bool) -> None:
+    crops = build_crops(manifest, resolution=32, boxes="from_masks", official=official)
     positions, u = torch.tensor([3, 1, 4, 1]), draws(4)
     together = [crops.objects(positions, u), *crops.frames(positions, u)]
     alone = [
@@ -236,6 +282,23 @@ def test_every_offset_is_drawn_equally_often_and_half_are_flipped(manifest: Mani
     assert len(counts) == 7
     assert ((counts - 1000) ** 2 / 1000).sum() < 27.9
     assert abs(flip.double().mean() - 0.5) < 0.025
+
+
+def test_the_official_frame_never_lies_at_its_last_place(manifest: Manifest) -> None:
+    """np.random.randint(size - 126) in code/datasets.py; the object square may lie anywhere."""
+    crops = build_crops(manifest, resolution=128, boxes="given", official=True)
+    first = torch.zeros(1, dtype=torch.int64)
+    edge = torch.tensor([[0.0, 0.0, 1.0], [1 - 1e-12, 1 - 1e-12, 1.0]], dtype=torch.float64)
+    height, width = crops.frame_images.height[0].item(), crops.frame_images.width[0].item()
+    top, left, _ = crops.frame_images.place(first.repeat(2), edge, 126, but_last=True)
+    assert (top.tolist(), left.tolist()) == ([0, height - 126 - 1], [0, width - 126 - 1])
+    top, left, _ = crops.frame_images.place(first.repeat(2), edge, 126)
+    assert (top.tolist(), left.tolist()) == ([0, height - 126], [0, width - 126])
+    white_end = crops.frame_images.pixels.clone().zero_()
+    white_end[: height * width].view(height, width, 3)[-1] = 255  # the last row, which is never seen
+    frames = replace(crops, frame_images=replace(crops.frame_images, pixels=white_end))
+    assert frames.frames(first, edge[1:])[0].max() == -1
+    assert replace(frames, official=False).frames(first, edge[1:])[0].max() == 1
 
 
 def test_labels_and_records_of_the_chosen_split(manifest: Manifest) -> None:
@@ -261,6 +324,20 @@ def test_the_cache_gives_the_same_crops_and_is_reused(
     monkeypatch.setattr("finegan_aug.data.crops.decode", refuse)
     again = build_crops(manifest, resolution=32, boxes=boxes, cache_dir=cache)
     assert all(map(torch.equal, in_memory, everything(again, u)))
+
+
+def test_the_official_crops_have_a_cache_of_their_own_and_the_others_keep_theirs(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, u = tmp_path / "cache", draws(5)
+    build_crops(manifest, resolution=32, boxes="given", cache_dir=cache)
+    names = {path.name for path in cache.glob("crops-*")}
+    assert names == {"crops-32-given-a501949e534b9844"}  # as before there were official ones
+    official = everything(build_crops(manifest, resolution=32, boxes="given", official=True, cache_dir=cache), u)
+    assert len(list(cache.glob("crops-*"))) == 2
+    monkeypatch.setattr("finegan_aug.data.crops.decode", refuse)
+    again = everything(build_crops(manifest, resolution=32, boxes="given", official=True, cache_dir=cache), u)
+    assert all(map(torch.equal, official, again))
 
 
 def everything(crops: Crops, u: npt.NDArray[np.float64]) -> list[torch.Tensor]:

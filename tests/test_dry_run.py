@@ -41,7 +41,8 @@ def test_it_makes_real_steps_across_a_checkpoint_and_leaves_nothing(
     toy_data: Manifest, tmp_path: Path, folders: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     started_sec = time.monotonic()
-    report = dry_run(tiny_config(total_kimg=50.0), toy_data, tmp_path / "not" / "yet" / "there")
+    config = tiny_config(total_kimg=50.0, hard_negative_kimg=11.8)  # a phase longer than the steps of a dry run
+    report = dry_run(config, toy_data, tmp_path / "not" / "yet" / "there")
     assert time.monotonic() - started_sec < 30
     assert report is not None
     first, second = folders

@@ -123,6 +123,7 @@ def test_training_goes_on_from_an_imported_generator(tmp_path: Path, capsys: pyt
     assert cli.main(["import-official", str(generator), str(run)]) == 0
     line = ["train", str(toy / "train"), "--box-file", str(toy / "train_boxes.csv"), "--out", str(run)]
     line += ["--config", str(run / "config.json"), "--precision", "fp32", "--batch-size", "4", "--lr", "1e-9"]
+    line += ["--hard-negative-kimg", "0"]
     assert cli.main([*line, "--z-dim", "8"]) == 4
     assert "config.z_dim: 4 -> 8" in capsys.readouterr().err
     assert cli.main([*line, "--total-kimg", "0.008"]) == 0

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from launched import RUN
 from safetensors.torch import load_file
 from tiny_runs import files, rows, status, tiny_config
 
@@ -145,8 +146,8 @@ def test_one_process_writes_the_same_set_as_two(launched: Path, tmp_path: Path) 
 def test_one_process_goes_on_with_the_run_of_two(launched: Path, toy_data: Manifest, tmp_path: Path) -> None:
     run = Path(shutil.copytree(launched / "run", tmp_path / "run"))
     before = (run / "config.json").read_bytes()
-    train(tiny_config(total_kimg=0.032), toy_data, run)
+    train(tiny_config(**RUN), toy_data, run)
     assert (run / "config.json").read_bytes() == before
-    train(tiny_config(total_kimg=0.048), toy_data, run)
+    train(tiny_config(**RUN | {"total_kimg": 0.048}), toy_data, run)
     assert [row["step"] for row in rows(run)] == [1, 2, 3, 4, 5, 6]
     assert status(run)["seen_images"] == 48

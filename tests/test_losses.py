@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finegan_aug import losses
+from finegan_aug.patches import PatchGeometry
 
 torch.set_num_threads(1)
 
@@ -68,6 +69,34 @@ def test_the_auxiliary_loss_calls_background_one_and_object_zero_on_every_patch(
     expected = -(outside * p.log() + (1 - outside) * (1 - p).log()).mean()
     torch.testing.assert_close(losses.background_aux_loss(x, outside), expected)
     assert losses.background_aux_loss(20 * (2 * outside - 1), outside) < 1e-8
+
+
+def test_the_auxiliary_loss_pulls_background_up_and_object_down() -> None:
+    """The sign of the official code: background is 1. A box in the middle, its units found one by one."""
+    geometry = PatchGeometry(12, ((4, 2), (2, 1)))  # units of 6 pixels, every 2
+    outside = geometry.outside_boxes(torch.tensor([[7.0, 7, 9, 9], [5, 5, 5, 9]]))
+    x = torch.zeros(2, 1, 4, 4, requires_grad=True)
+    losses.background_aux_loss(x, outside).backward()
+    assert x.grad is not None
+    for i in range(4):
+        for j in range(4):
+            is_object = 2 * i + 6 >= 7 and 2 * i <= 9 and 2 * j + 6 >= 7 and 2 * j <= 9
+            assert x.grad[0, 0, i, j].item() == pytest.approx((0.5 if is_object else -0.5) / 32), (i, j)
+    assert (x.grad[0] > 0).sum() == 9
+    assert (x.grad[1] < 0).all()  # a box without width hides nothing
+
+
+def test_the_background_loss_is_normalised_over_the_batch_not_over_each_image() -> None:
+    """Official: the mean over all patches of weight times loss, times patches, over the sum of all weights."""
+    x = logits(3, 1, 5, 5) + torch.tensor([0.0, 4, 0], dtype=torch.float64).view(3, 1, 1, 1)
+    outside = torch.zeros(3, 1, 5, 5, dtype=torch.float64)
+    outside[0] = 1
+    outside[1, 0, 0, :2] = 1  # the third image shows no background at all
+    each = -x.sigmoid().log()
+    expected = (outside * each).mean() * outside.numel() / outside.sum()
+    torch.testing.assert_close(losses.background_real_loss(x, outside), expected)
+    per_image = torch.stack([each[0].mean(), each[1, 0, 0, :2].mean()]).mean()
+    assert (expected - per_image).abs() > 0.1
 
 
 def test_the_code_loss_is_minus_the_log_of_the_true_code() -> None:

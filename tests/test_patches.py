@@ -79,14 +79,32 @@ def outside_by_loops(geometry: PatchGeometry, box: list[float]) -> Tensor:
     return found
 
 
-def outside_by_the_official_code(geometry: PatchGeometry, box: list[float]) -> Tensor:
-    """kkanshul/finegan code/trainer.py: a block of units between ceil and floor, for a box inside the crop."""
+def outside_by_pixels(geometry: PatchGeometry, box: list[float]) -> Tensor:
+    """No formula: a unit sees object if the square of any pixel in its field overlaps or touches the box."""
     x1, y1, x2, y2 = box
     field, stride = geometry.receptive_field_px, geometry.stride_px
     found = torch.ones(geometry.units, geometry.units)
+    if x1 == x2 or y1 == y2:
+        return found
+    line = torch.arange(geometry.input_px, dtype=torch.float64)
+    rows, columns = ((line + 1 >= low) & (line <= high) for low, high in ((y1, y2), (x1, x2)))
+    touched = rows[:, None] & columns[None, :]
+    for i in range(geometry.units):
+        for j in range(geometry.units):
+            if touched[stride * i : stride * i + field, stride * j : stride * j + field].any():
+                found[i, j] = 0
+    return found
+
+
+def outside_by_the_official_code(geometry: PatchGeometry, box: list[float]) -> Tensor:
+    """kkanshul/finegan code/trainer.py: a block of units between ceil and floor, for a box inside the crop."""
+    x1, y1, x2, y2 = box
+    field, stride, last = geometry.receptive_field_px, geometry.stride_px, geometry.units - 1
+    found = torch.ones(geometry.units, geometry.units)
     if x1 != x2 and y1 != y2:
+        beyond = geometry.input_px - field
         top, left = (max(0, math.ceil((start - field) / stride)) for start in (y1, x1))
-        bottom, right = (min(geometry.units - 1, math.floor(end / stride)) + 1 for end in (y2, x2))
+        bottom, right = (min(last, math.floor(last - (beyond - end) / stride)) + 1 for end in (y2, x2))
         found[top:bottom, left:right] = 0
     return found
 
@@ -107,6 +125,8 @@ def test_the_box_mask_equals_the_loop_on_random_boxes(resolution: int) -> None:
     inside = boxes.clamp(0, geometry.input_px)
     official = torch.stack([outside_by_the_official_code(geometry, box) for box in inside.tolist()])[:, None]
     torch.testing.assert_close(geometry.outside_boxes(inside), official, rtol=0, atol=0)
+    pixels = torch.stack([outside_by_pixels(geometry, box) for box in inside.tolist()])[:, None]
+    torch.testing.assert_close(geometry.outside_boxes(inside), pixels, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)

@@ -20,9 +20,10 @@ from accelerate import Accelerator
 from PIL import Image
 from tiny_runs import BATCH, assert_same_run, files, rows, status, tiny_config
 
-from finegan_aug import training
+from finegan_aug import run_evaluation, training
 from finegan_aug.checkpoint import load_checkpoint
 from finegan_aug.cli import main
+from finegan_aug.data.crops import build_crops
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.toy import TOY_CLASSES
 from finegan_aug.errors import (
@@ -351,6 +352,19 @@ def test_the_batch_size_changes_neither_the_images_nor_the_noise_and_codes(toy_d
     expected = FineGAN(large).sample_codes(range(40, 56))
     assert torch.equal(torch.cat([z for z, _ in noise]), expected[0])
     assert torch.equal(torch.cat([codes for _, codes in noise]), expected[1])
+
+
+def test_the_official_data_path_reaches_training_and_its_evaluation(
+    trained_run: Path, toy_data: Manifest, tmp_path: Path
+) -> None:
+    run = train(tiny_config(official_crops=True, total_kimg=0.016), toy_data, tmp_path)
+    assert rows(run)[0]["child_real"] != rows(trained_run)[0]["child_real"]
+    cache = list((run / "crops").glob("crops-*"))
+    shown = run_evaluation._photographs(run_evaluation._open(run), "train")
+    expected = build_crops(toy_data, resolution=32, boxes="given", official=True)
+    assert torch.equal(shown.images, expected.objects_center_uint8(torch.arange(48)))
+    assert list((run / "crops").glob("crops-*")) == cache  # opened, not cut again
+    assert len(cache) == 1
 
 
 def test_half_precision_is_settled_and_leaves_what_this_process_trains_next_alone(

@@ -2,7 +2,8 @@
 
 The object crop: a square of side 2 int(0.75 max(w, h)) round the box, clipped to the image, shorter side
 resized to int(S 76/64). The frame: the whole image, shorter side int(input_px 76/64), with its box scaled.
-Source: kkanshul/finegan code/datasets.py; ours resamples the object crop once instead of twice.
+Source: kkanshul/finegan code/datasets.py and code/main.py; ours resamples the object crop once, the official data path
+twice: shorter side int(2 S 76/64), a square of 2 S pixels, that square resized to S.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from PIL import Image
 from finegan_aug.data.decode import decode
 from finegan_aug.data.manifest import ImageRecord, Manifest
 from finegan_aug.data.objects import BoxSource, Bytes, Objects, check_boxes, find_objects, read_mask
-from finegan_aug.data.views import Crops, FlatImages
+from finegan_aug.data.views import Crops, FlatImages, object_px
 from finegan_aug.errors import DataError, StorageError
 from finegan_aug.files import read_json, sha256_file, write_json
 from finegan_aug.patches import patch_geometry
@@ -33,11 +34,18 @@ from finegan_aug.patches import patch_geometry
 _VERSION = 1  # of the pixels in the cache; a change makes every cache anew
 
 
+class _Settings(NamedTuple):
+    resolution: int
+    boxes: BoxSource
+    official: bool
+
+
 def build_crops(
     manifest: Manifest,
     *,
     resolution: int,
     boxes: BoxSource,
+    official: bool = False,
     records: Sequence[ImageRecord] | None = None,
     cache_dir: Path | None = None,
 ) -> Crops:
@@ -47,6 +55,7 @@ def build_crops(
         records: images of `manifest`; its train split by default.
         boxes: where the object is: the boxes of the manifest, the tight boxes of its masks, or unknown. An empty
             mask means no object: an empty box, and the whole image as object crop.
+        official: the official data path; four times the pixels of object crops.
         cache_dir: folder for memory-mapped arrays, one subfolder for each content and setting; None: in memory.
 
     Raises:
@@ -57,25 +66,26 @@ def build_crops(
     if not chosen:
         raise DataError("crops need at least one image, found none", "choose a split that has images")
     check_boxes(chosen, boxes)
+    settings = _Settings(resolution, boxes, official)
     if cache_dir is None:
-        found, arrays = _make(manifest, chosen, boxes, resolution, lambda _, shape: np.empty(shape, np.uint8))
+        found, arrays = _make(manifest, chosen, settings, lambda _, shape: np.empty(shape, np.uint8))
     else:
-        found, arrays = _cached(cache_dir, manifest, chosen, boxes, resolution)
-    return _assemble(chosen, resolution, found, arrays)
+        found, arrays = _cached(cache_dir, manifest, chosen, settings)
+    return _assemble(chosen, settings, found, arrays)
 
 
 def _cached(
-    cache_dir: Path, manifest: Manifest, records: Sequence[ImageRecord], boxes: BoxSource, resolution: int
+    cache_dir: Path, manifest: Manifest, records: Sequence[ImageRecord], settings: _Settings
 ) -> tuple[Objects, dict[str, Bytes]]:
     """The arrays of the cache folder, made first if need be; other processes wait for the one that makes them."""
-    folder = cache_dir / _key(manifest, records, resolution, boxes)
+    folder = cache_dir / _key(manifest, records, settings)
     if (stored := _open(folder)) is not None:
         return stored
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(cache_dir / f".{folder.name}.lock"):
             if (stored := _open(folder)) is None:
-                _write(folder, manifest, records, boxes, resolution)
+                _write(folder, manifest, records, settings)
                 stored = _open(folder)
     except StorageError:
         raise
@@ -106,13 +116,13 @@ def _shorter_side(
     return side_px * width // shorter, side_px * height // shorter
 
 
-def _layouts(records: Sequence[ImageRecord], found: Objects, resolution: int) -> dict[str, _Layout]:
+def _layouts(records: Sequence[ImageRecord], found: Objects, settings: _Settings) -> dict[str, _Layout]:
     """Sizes and places of every stored image, by name of the array."""
     x1, y1, x2, y2 = found.square.T
-    objects = _shorter_side(x2 - x1, y2 - y1, resolution * 76 // 64)
+    objects = _shorter_side(x2 - x1, y2 - y1, object_px(settings.resolution, settings.official) * 76 // 64)
     image_width = np.array([record.width for record in records], np.int64)
     image_height = np.array([record.height for record in records], np.int64)
-    frames = _shorter_side(image_width, image_height, patch_geometry(resolution).input_px * 76 // 64)
+    frames = _shorter_side(image_width, image_height, patch_geometry(settings.resolution).input_px * 76 // 64)
     layouts = {}
     for name, (width, height) in (("objects", objects), ("frames", frames)):
         ends = np.cumsum(width * height)
@@ -125,13 +135,12 @@ def _layouts(records: Sequence[ImageRecord], found: Objects, resolution: int) ->
 def _make(
     manifest: Manifest,
     records: Sequence[ImageRecord],
-    boxes: BoxSource,
-    resolution: int,
+    settings: _Settings,
     new_array: Callable[[str, tuple[int, int]], Bytes],
 ) -> tuple[Objects, dict[str, Bytes]]:
     """Decode, cut and resize every image into flat arrays [P, channels], made by `new_array(name, shape)`."""
-    found = find_objects(manifest, records, boxes)
-    layouts = _layouts(records, found, resolution)
+    found = find_objects(manifest, records, settings.boxes)
+    layouts = _layouts(records, found, settings)
     arrays = {name: new_array(name, (layout.rows, layout.channels)) for name, layout in layouts.items()}
 
     def one(i: int) -> None:
@@ -159,9 +168,11 @@ def _make(
     return found, arrays
 
 
-def _key(manifest: Manifest, records: Sequence[ImageRecord], resolution: int, boxes: BoxSource) -> str:
+def _key(manifest: Manifest, records: Sequence[ImageRecord], settings: _Settings) -> str:
     """Name of the cache folder: everything that decides a stored pixel, and no path."""
-    digest = hashlib.sha256(json.dumps([_VERSION, resolution, boxes, patch_geometry(resolution).input_px]).encode())
+    resolution, boxes, official = settings
+    first = [_VERSION, resolution, boxes, patch_geometry(resolution).input_px, *(["official"] if official else [])]
+    digest = hashlib.sha256(json.dumps(first).encode())
     for record in records:
         row: list[object] = [record.sha256, record.width, record.height]
         if boxes == "given":
@@ -174,7 +185,7 @@ def _key(manifest: Manifest, records: Sequence[ImageRecord], resolution: int, bo
     return f"crops-{resolution}-{boxes}-{digest.hexdigest()[:16]}"
 
 
-def _write(folder: Path, manifest: Manifest, records: Sequence[ImageRecord], boxes: BoxSource, resolution: int) -> None:
+def _write(folder: Path, manifest: Manifest, records: Sequence[ImageRecord], settings: _Settings) -> None:
     """Make the cache folder under another name, then rename: a folder with its own name is complete."""
     temporary = folder.with_name(f".tmp-{folder.name}")
 
@@ -189,7 +200,7 @@ def _write(folder: Path, manifest: Manifest, records: Sequence[ImageRecord], box
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
         temporary.mkdir()
-        found, arrays = _make(manifest, records, boxes, resolution, new_array)
+        found, arrays = _make(manifest, records, settings, new_array)
         for array in arrays.values():
             array.flush()  # type: ignore[attr-defined]
         np.save(temporary / "boxes.npy", found.boxes, allow_pickle=False)
@@ -216,8 +227,8 @@ def _open(folder: Path) -> tuple[Objects, dict[str, Bytes]] | None:
     return (Objects(boxes, square, "frames_masks" in arrays), arrays) if whole else None
 
 
-def _assemble(records: tuple[ImageRecord, ...], resolution: int, found: Objects, arrays: dict[str, Bytes]) -> Crops:
-    layouts = _layouts(records, found, resolution)
+def _assemble(records: tuple[ImageRecord, ...], settings: _Settings, found: Objects, arrays: dict[str, Bytes]) -> Crops:
+    layouts = _layouts(records, found, settings)
     flat = {
         name: FlatImages(
             torch.from_numpy(arrays[name]), *(torch.from_numpy(a) for a in (layout.offset, layout.height, layout.width))
@@ -230,8 +241,9 @@ def _assemble(records: tuple[ImageRecord, ...], resolution: int, found: Objects,
     return Crops(
         records=records,
         labels=torch.tensor([record.label if record.labelled else -1 for record in records]),
-        resolution=resolution,
-        input_px=patch_geometry(resolution).input_px,
+        resolution=settings.resolution,
+        input_px=patch_geometry(settings.resolution).input_px,
+        official=settings.official,
         object_images=flat["objects"],
         frame_images=flat["frames"],
         frame_boxes=torch.from_numpy((found.boxes * np.tile(scale, 2)).astype(np.float32)),

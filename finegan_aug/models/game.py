@@ -95,12 +95,18 @@ class FineGAN:
             for parameter in parameters:
                 parameter.requires_grad_(True)
 
-    def sample_codes(self, positions: range) -> tuple[Tensor, Tensor]:
-        """Noise float32 [N, z_dim] and child codes int64 [N] of these places in the endless stream of fakes."""
+    def sample_codes(self, positions: range, seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Noise float32 [N, z_dim] and child codes int64 [N] of these places in the endless stream of fakes.
+
+        Args:
+            positions: places in the stream.
+            seed: of another stream than that of the run.
+        """
         config = self.config
-        z = normals(seed_for(config.seed, "latent"), list(positions), config.z_dim)
+        seed = config.seed if seed is None else seed
+        z = normals(seed_for(seed, "latent"), list(positions), config.z_dim)
         draw = deal_codes if config.balanced_codes else uniform_codes
-        return torch.from_numpy(z).float(), draw(config.seed, positions.start, len(positions), config.num_children or 0)
+        return torch.from_numpy(z).float(), draw(seed, positions.start, len(positions), config.num_children or 0)
 
     def forward(self, z: Tensor, child: Tensor, positions: range) -> FakeBatch:
         """One generator forward in training mode, with the draws of its augmentation."""
@@ -156,7 +162,7 @@ class FineGAN:
                 terms["g_background_aux"] = losses.real_loss(aux)
         no_box = config.boxes == "none"
         parent_object = stages.parent_mask * (stages.parent if no_box else stages.parent_foreground)
-        child_object = stages.child_mask * (stages.child if no_box else stages.child_foreground)
+        child_object = self._child_object(stages)
         terms["g_parent_code"] = losses.code_loss(self.parent_d(parent_object), fake.parent)
         composite = diff_augment(stages.child, fake.draws, config.diffaugment)
         classes = self._classes(fake.child)
@@ -178,6 +184,15 @@ class FineGAN:
             if config.mask_entropy_weight > 0:
                 terms[f"g_{name}_mask_entropy"] = config.mask_entropy_weight * losses.mask_entropy_loss(mask)
         return terms
+
+    def code_surprisal(self, fake: FakeBatch) -> Tensor:
+        """-log of the probability that the masked object gives to its own child code, float32 [N] from 0 up."""
+        features, _ = self.child_d(self._child_object(fake.stages), self._classes(fake.child))
+        return F.cross_entropy(self.info(features), fake.child, reduction="none")
+
+    def _child_object(self, stages: Stages) -> Tensor:
+        """What the information head reads: the masked foreground, without boxes cut out of the composite."""
+        return stages.child_mask * (stages.child if self.config.boxes == "none" else stages.child_foreground)
 
     def _judge(
         self, real: Tensor, fake: Tensor, real_classes: Tensor, fake_classes: Tensor
