@@ -59,11 +59,13 @@ class _NormGlu(torch.autograd.Function):
         x, weight, bias, mean, inverse_deviation = ctx.saved_tensors
         variance = inverse_deviation.pow(-2) - ctx.eps
         y, *_ = torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, ctx.eps)
+        # In place: what was the normalised map becomes its gradient, half by half.
         value, gate = y.chunk(2, dim=1)
-        gate = torch.sigmoid(gate)
-        of_gate = torch.ops.aten.sigmoid_backward(gradient * value, gate)
-        of_y = torch.cat([gradient * gate, of_gate], dim=1)
+        of_gate = gradient * value
+        torch.mul(gradient, gate.sigmoid_(), out=value)
+        torch.ops.aten.sigmoid_backward.grad_input(of_gate, gate, grad_input=gate)
+        del of_gate
         of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            of_y, x, weight, None, None, mean, inverse_deviation, True, ctx.eps, [True, True, True]
+            y, x, weight, None, None, mean, inverse_deviation, True, ctx.eps, [True, True, True]
         )
         return of_x, of_weight, of_bias, None, None, None, None
