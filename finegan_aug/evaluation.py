@@ -6,6 +6,7 @@ Arrays and functions come in, rows go out; run folders and generators stay with 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +21,19 @@ from finegan_aug.features import Extractor, fit_classifier
 from finegan_aug.files import JSON
 from finegan_aug.metrics import ari, clustering_accuracy, fid, inception_score, kid, nmi, prdc
 from finegan_aug.randomness import seed_for
+from finegan_aug.reference import Reference, reference
 
 SampleFn = Callable[[int, int], tuple[Tensor, Tensor, Tensor]]
 
 
 def evaluate_images(
-    *, real: Tensor, fake: Tensor, extractors: Sequence[Extractor], seed: int, split: str = "test"
+    *,
+    real: Tensor,
+    fake: Tensor,
+    extractors: Sequence[Extractor],
+    seed: int,
+    split: str = "test",
+    cache_dir: Path | None = None,
 ) -> list[JSON]:
     """FID, KID, precision, recall, density, coverage and, where the extractor classifies, the inception score.
 
@@ -35,35 +43,40 @@ def evaluate_images(
         extractors: each gives its own rows; rows of different extractors are never comparable.
         seed: chooses the subsets of KID and the order of the inception score.
         split: where the real images come from.
+        cache_dir: folder in which what is known of the real images is kept for the next time; None: nowhere.
 
     Returns:
         Rows {"metric", "value", "interval", "std", "extractor", "extractor_sha256", "n_real", "n_fake", "split",
         "warnings"}; interval and std are None where there is none.
     """
-    return [row for extractor in extractors for row in _rows_of(extractor, real, fake, seed=seed, split=split)]
+    rows: list[JSON] = []
+    for extractor in extractors:
+        known = reference(extractor, real, cache_dir=cache_dir)
+        rows += _rows_of(extractor, known, fake, seed=seed, split=split)
+    return rows
 
 
-def _rows_of(extractor: Extractor, real: Tensor, fake: Tensor, *, seed: int, split: str) -> list[JSON]:
-    real_features, fake_features = extractor.features(real), extractor.features(fake)
+def _rows_of(extractor: Extractor, real: Reference, fake: Tensor, *, seed: int, split: str) -> list[JSON]:
+    real_features, fake_features = real.features, extractor.features(fake)
     base = {
         "extractor": extractor.name,
         "extractor_sha256": extractor.sha256,
-        "n_real": len(real),
+        "n_real": len(real_features),
         "n_fake": len(fake),
         "split": split,
     }
     warnings = []
     dimensions = real_features.shape[1]
-    if min(len(real), len(fake)) <= dimensions:
+    if min(len(real_features), len(fake)) <= dimensions:
         warnings.append(f"fewer images than features ({dimensions}): biased upwards, compare at equal n only")
     distance = kid(real=real_features, fake=fake_features, seed=seed)
-    scores = prdc(real=real_features, fake=fake_features, k=min(5, len(real) - 1, len(fake) - 1))
-    rows = [_row("fid", fid(real=real_features, fake=fake_features), base, warnings=warnings)]
+    scores = prdc(real=real_features, fake=fake_features, k=min(5, len(real_features) - 1, len(fake) - 1))
+    rows = [_row("fid", fid(real=real.gaussian, fake=fake_features), base, warnings=warnings)]
     rows.append(_row("kid", distance.mean, base, interval=distance.interval, std=distance.std))
     rows += [_row(name, value, base) for name, value in scores._asdict().items()]
-    if extractor.logits_fn is not None:
-        for name, images in (("inception_score", fake), ("inception_score_real", real)):
-            score = inception_score(extractor.logits(images), splits=min(10, len(images)), seed=seed)
+    if real.logits is not None:
+        for name, logits in (("inception_score", extractor.logits(fake)), ("inception_score_real", real.logits)):
+            score = inception_score(logits, splits=min(10, len(logits)), seed=seed)
             rows.append(_row(name, score.mean, base, std=score.std))
     return rows
 

@@ -84,10 +84,8 @@ def evaluate_run(
     judge, judge_rows = _judge(run, train, kimg=judge_kimg, seed=seed)
     fake, child, _ = sample(run.generator, run.config, samples, seed_for(seed, "evaluate/samples"))
 
-    real = train.images if split == "train" else _photographs(run, split).images
-    real = real[torch.from_numpy(permutation(seed_for(seed, "evaluate/reference"), len(real))[:samples])]
     extractors = [judge, *_pretrained(run.config, inception_weights)]
-    rows = evaluate_images(real=real, fake=fake, extractors=extractors, seed=seed, split=split) + judge_rows
+    rows = _image_rows(run, train, fake, extractors, split=split, samples=samples, seed=seed) + judge_rows
 
     codes = None  # of the labelled photographs
     if clustering or run.config.labels == "discovered":
@@ -244,6 +242,23 @@ def _pretrained(config: FineGANConfig, inception_weights: Path | None) -> list[E
     if inception_weights is not None:
         found.append(inception_extractor(inception_weights))
     return found
+
+
+def _image_rows(
+    run: _Run,
+    train: _Photographs,
+    fake: Tensor,
+    extractors: Sequence[Extractor],
+    *,
+    split: Split,
+    samples: int,
+    seed: int,
+) -> list[JSON]:
+    """Generated images against at most `samples` photographs; what is known of these is kept in the run folder."""
+    real = train.images if split == "train" else _photographs(run, split).images
+    real = real[torch.from_numpy(permutation(seed_for(seed, "evaluate/reference"), len(real))[:samples])]
+    kept = run.folder / "real_features"
+    return evaluate_images(real=real, fake=fake, extractors=extractors, seed=seed, split=split, cache_dir=kept)
 
 
 def _cluster(run: _Run, train: _Photographs, samples: int, *, kimg: float, seed: int) -> tuple[Tensor, list[JSON]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from finegan_aug.errors import DataError
 from finegan_aug.metrics import fid, inception_score, kid, prdc
+from finegan_aug.metrics.frechet import gaussian, root_trace
 from finegan_aug.randomness import normals, permutation, seed_for
 
 torch.set_num_threads(1)
@@ -67,6 +68,15 @@ def test_fid_equals_the_eigenvalue_form_and_torch_fidelity_for_few_and_many_imag
     ours = fid(real=real, fake=fake)
     assert ours == pytest.approx(fid_by_eigenvalues(real, fake), rel=1e-6)
     assert ours == pytest.approx(theirs, rel=1e-5)  # theirs takes roots of rounding noise when n < D
+
+
+@pytest.mark.parametrize(("n", "m"), [(20, 30), (30, 20), (400, 20), (20, 400), (48, 48), (49, 400), (400, 48)])
+def test_fid_equals_the_sum_of_singular_values_to_rounding_for_few_and_many_images(n: int, m: int) -> None:
+    real, fake = draws("real", n, 48), draws("fake", m, 48, shift=0.3, scale=1.2)
+    a, b = ((x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (real, fake))
+    cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    expected = ((real.mean(0) - fake.mean(0)) ** 2).sum() + (a * a).sum() + (b * b).sum() - 2 * cross
+    assert fid(real=real, fake=fake) == pytest.approx(expected, rel=1e-11)
 
 
 def test_fid_equals_torchmetrics_on_the_same_features() -> None:
@@ -297,3 +307,36 @@ def test_fid_stays_exact_where_features_are_dead_or_repeated(count: int, width: 
     expected = ((real.mean(0) - fake.mean(0)) ** 2).sum() + (a * a).sum() + (b * b).sum() - 2 * cross
     assert fid(real=real, fake=fake) == pytest.approx(expected, rel=1e-6)
     assert fid(real=real, fake=real) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), [(60, 90), (20, 90), (60, 20), (20, 30), (24, 24), (25, 25)])
+def test_fid_from_a_known_gaussian_is_the_same_bit_for_bit(n: int, m: int) -> None:
+    real, fake = draws("real", n, 24), draws("fake", m, 24, shift=0.3)
+    known = gaussian(real)
+    assert fid(real=known, fake=fake) == fid(real=real, fake=fake)
+    assert known.factor.flags.c_contiguous  # so that what comes from a file takes the same way through BLAS
+    np.testing.assert_allclose(known.factor.T @ known.factor, np.cov(real, rowvar=False), atol=1e-12)
+    if n >= 24:
+        assert np.array_equal(known.factor, np.triu(known.factor))
+
+
+def test_neither_features_nor_a_known_gaussian_are_changed() -> None:
+    real, fake = draws("real", 60, 24), draws("fake", 60, 24)
+    known = gaussian(real)
+    before = [array.copy() for array in (real, fake, *known)]
+    fid(real=known, fake=fake)
+    assert all(map(np.array_equal, before, (real, fake, *known)))
+
+
+@pytest.mark.parametrize(("n", "m"), [(60, 90), (20, 90), (60, 20), (20, 30), (30, 20)])
+def test_the_root_trace_is_as_near_to_the_singular_values_as_it_says(n: int, m: int) -> None:
+    """A spectrum over six orders of magnitude, so that the smallest eigenvalues drown."""
+    scale = np.logspace(0, -6, 24)
+    real, fake = draws("real", n, 24) * scale, draws("fake", m, 24) * scale
+    centred = (fake - fake.mean(0)) / np.sqrt(m - 1)
+    factor = gaussian(real).factor
+    exact = np.linalg.svd(factor @ centred.T, compute_uv=False).sum()
+    trace, doubt = root_trace(factor, centred)
+    assert abs(trace - exact) <= doubt + 1e-13 * exact
+    assert 0 < doubt < 1e-5 * exact
+    assert root_trace(factor, centred, centred.T @ centred) == (trace, doubt)

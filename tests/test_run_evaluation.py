@@ -101,6 +101,19 @@ def test_a_tied_run_gets_rows_audit_and_figures_without_any_test_image(tied: Pat
     assert names == {"stages", "p_by_c", "c_by_z", "nearest"} | swaps
 
 
+def test_the_next_evaluation_takes_what_is_kept_of_the_photographs_and_finds_the_same(tied: Path) -> None:
+    written = evaluate_run(tied, clustering=False, **QUICK)  # type: ignore[arg-type]
+    content, kept = written.read_bytes(), files_and_times(tied / "real_features")
+    assert len(kept) >= len({row["extractor"] for row in read_json(written)["rows"] if row["metric"] == "fid"})
+    evaluate_run(tied, clustering=False, **QUICK)  # type: ignore[arg-type]
+    assert files_and_times(tied / "real_features") == kept
+    assert written.read_bytes() == content
+
+
+def files_and_times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
 def test_a_discovered_run_without_boxes_gets_a_code_map_of_the_labelled_photographs(discovered: Path) -> None:
     evaluate_run(discovered, clustering=False, **QUICK)  # type: ignore[arg-type]
     audit = read_json(discovered / "audit.json")

@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def features64(values: Array, *, name: str, at_least: int = 2) -> Floats:
-    """`values` as float64 [N, D].
+    """A copy of `values` as float64 [N, D].
 
     Raises:
         DataError: not two-dimensional, fewer than `at_least` rows, or not finite.
