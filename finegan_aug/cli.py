@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from finegan_aug import __version__
+from finegan_aug.environment import prepare_environment
 from finegan_aug.errors import ConfigError, FineGANAugError, StorageError
 
 VERBS = {
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the command line without the command; None takes that of the process.
     """
+    prepare_environment()
     line = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in line
     try:

@@ -125,6 +125,7 @@ class FineGANConfig:
     ema_halflife_kimg: float = 11.0  # half-life of the averaged generator
     ema_ramp: float | None = 0.05  # half-life at most this share of the images seen; None: off
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it, else fp32
+    compile_backend: str | None = None  # torch.compile the networks with this backend, such as inductor; None: off
     seed: int = 0
 
     log_kimg: float = 0.5  # between lines of metrics.jsonl

@@ -24,7 +24,7 @@ from finegan_aug.run_folder import ensure_same_config, run_lock, write_status
 # What may differ when a run goes on.
 FREE_ON_RESUME = frozenset(
     {"version", *(f"config.{key}" for key in ("total_kimg", "log_kimg", "grid_kimg", "checkpoint_kimg"))}
-    | {"config.keep_checkpoints"}
+    | {"config.keep_checkpoints", "config.compile_backend"}
 )
 # What decides the shape of the generator: all that an imported one settles for the training that goes on from it.
 _OF_THE_SHAPE = ("network", "resolution", "width", "z_dim", "num_children", "num_parents", "child_to_parent")

@@ -30,6 +30,9 @@ class TrainingState:
         for network in self.plain.values():
             network.to(accelerator.device).to(memory_format=torch.channels_last).train()
         self.average = averaged_copy(self.plain["generator"])
+        if config.compile_backend is not None:
+            for network in self.plain.values():
+                network.compile(backend=config.compile_backend)  # in place: names of weights stay
         betas = (config.beta1, config.beta2)
         self.optimizers = {
             name: torch.optim.Adam(_parameters(networks), config.lr, betas, fused=True)

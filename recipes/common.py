@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from finegan_aug.environment import prepare_environment
 from finegan_aug.errors import ConfigError, FineGANAugError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +31,7 @@ def ensure_own_classifier() -> None:
 
 def run_recipe(main: Callable[[Sequence[str]], None]) -> int:
     """Run a recipe on the command line of the process; an error becomes two lines and its exit code."""
+    prepare_environment()
     line = sys.argv[1:]
     try:
         ensure_own_classifier()

@@ -76,8 +76,8 @@ class ResidualBlock(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.norm(self.conv(self.first(x)))
-        return out
+        out: Tensor = self.norm(self.first.norm(self.first.conv(x), self.conv.weight))
+        return out.add_(x)  # in place: batch norm does not need its output for the backward pass
 
 
 class JointBlock(nn.Module):
@@ -107,11 +107,12 @@ class JointBlock(nn.Module):
 
 
 class _AddPlane(torch.autograd.Function):
-    """Adds to [N, C, H, W] a plane that has nine values, [N, C, 3, 3]: corners, edges, middle; no plane is made."""
+    """Adds to [N, C, H, W], in place, a plane that has nine values, [N, C, 3, 3]: corners, edges, middle."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, table: Tensor) -> Tensor:
-        out = features + table[:, :, 1:2, 1:2]
+        ctx.mark_dirty(features)
+        out = features.add_(table[:, :, 1:2, 1:2])
         border = table - table[:, :, 1:2, 1:2]
         for i, j in _BORDER:
             out[:, :, _PLACES[i], _PLACES[j]] += border[:, :, i : i + 1, j : j + 1]

@@ -127,7 +127,7 @@ class BackgroundDiscriminator(nn.Module):
         channels = 3
         for index, (kernel, stride) in enumerate(trunk):
             out = min(config.ndf << index, 4 * config.ndf)
-            layers += [nn.Conv2d(channels, out, kernel, stride, bias=False), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(channels, out, kernel, stride, bias=False), _leaky()]
             channels = out
         self.trunk = nn.Sequential(*layers)
         self.aux = nn.Conv2d(channels, 1, head_kernel) if config.boxes != "none" else None
@@ -145,11 +145,11 @@ class ObjectTrunk(nn.Sequential):
     def __init__(self, config: FineGANConfig) -> None:
         downs = config.resolution.bit_length() - 3
         widths = [min(config.ndf << i, 16 * config.ndf) for i in range(downs)]
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 2, 1, bias=False), _leaky()]
         for i, o in itertools.pairwise(widths):
-            layers += [nn.Conv2d(i, o, 4, 2, 1, bias=False), *_norm(config.d_norm, o), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(i, o, 4, 2, 1, bias=False), *_norm(config.d_norm, o), _leaky()]
         self.channels = min(8 * config.ndf, widths[-1])
-        layers += [conv3(widths[-1], self.channels), *_norm(config.d_norm, self.channels), nn.LeakyReLU(0.2)]
+        layers += [conv3(widths[-1], self.channels), *_norm(config.d_norm, self.channels), _leaky()]
         super().__init__(*layers)
 
 
@@ -158,7 +158,7 @@ class InformationHead(nn.Module):
 
     def __init__(self, channels: int, num_codes: int, norm: Norm) -> None:
         super().__init__()
-        self.body = nn.Sequential(conv3(channels, channels), *_norm(norm, channels), nn.LeakyReLU(0.2))
+        self.body = nn.Sequential(conv3(channels, channels), *_norm(norm, channels), _leaky())
         self.logits = nn.Conv2d(channels, num_codes, 4, 4)
         self.apply(initialise)
 
@@ -247,6 +247,11 @@ def _norm(kind: Norm, channels: int) -> list[nn.Module]:
     if kind == "group":
         return [nn.GroupNorm(max(1, channels // 16), channels)]
     return []
+
+
+def _leaky() -> nn.LeakyReLU:
+    """In place: neither a convolution nor a norm needs its own output for the backward pass."""
+    return nn.LeakyReLU(0.2, inplace=True)
 
 
 def _scaled(widths: tuple[int, ...], factor: float) -> tuple[int, ...]:
