@@ -31,8 +31,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import ImageFolder
 
+from benchmarks.contenders import Batch, Ours
 from benchmarks.mixing import alternating_ratio, transform
-from benchmarks.training_step import Batch, Ours
 from finegan_aug import SyntheticMixDataset
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.crops import build_crops
