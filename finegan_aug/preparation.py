@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -17,8 +19,9 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from finegan_aug import __version__
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest, write_manifest
-from finegan_aug.errors import CheckpointError, ConfigError, FineGANAugError, WorldSizeError
+from finegan_aug.errors import CheckpointError, ConfigError, FineGANAugError, StorageError, WorldSizeError
 from finegan_aug.files import JSON, read_json, write_json
+from finegan_aug.randomness import seed_for
 from finegan_aug.run_folder import ensure_same_config, run_lock, write_status
 
 # What may differ when a run goes on.
@@ -30,11 +33,13 @@ FREE_ON_RESUME = frozenset(
 _OF_THE_SHAPE = ("network", "resolution", "width", "z_dim", "num_children", "num_parents", "child_to_parent")
 # What belongs to one run alone; the crop cache belongs to the photographs.
 OF_THE_RUN = ("checkpoints", "teacher", "*.png", "*.jsonl", "*.json")
+# How long a process may be alone with a teacher or a checkpoint; NCCL's own 10 minutes are short for a teacher.
+ALONE = timedelta(minutes=30)
 
 
 def launched() -> PartialState:
     """The processes that were started together; on CPUs Accelerate joins them only where it is told to."""
-    return PartialState(cpu=not torch.accelerator.is_available())
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=ALONE)
 
 
 def make_accelerator(log_with: str | None, run_dir: Path, expect_processes: int | None) -> Accelerator:
@@ -51,7 +56,8 @@ def make_accelerator(log_with: str | None, run_dir: Path, expect_processes: int 
             f"log_with must be an installed tracker ({', '.join(trackers) or 'none found'}), got {log_with!r}",
             "install it or drop --log_with",
         )
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    # Gradients live in the buckets they travel in: a copy there and back less, and its memory.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     accelerator = Accelerator(
         cpu=launched().device.type == "cpu",
         mixed_precision="no",
@@ -185,6 +191,29 @@ def all_or_none(accelerator: Accelerator) -> Iterator[None]:
         raise failed
     if int(code):
         raise SystemExit(int(code))
+
+
+def ensure_alike(accelerator: Accelerator, config: FineGANConfig, manifest: Manifest, checkpoint: Path | None) -> None:
+    """Refuses processes that would train apart: nodes with other options, hardware or data, or no common run folder.
+
+    They would wait for each other for ever where one of them has fewer steps to go.
+
+    Raises:
+        StorageError: on all processes, naming what differs.
+    """
+    found = {
+        "configuration": json.dumps(config.to_json()),
+        "data": manifest.sha256,
+        "checkpoint": checkpoint.name if checkpoint else "none",
+    }
+    own = torch.tensor([[seed_for(0, value) for value in found.values()]], device=accelerator.device)
+    same = (accelerator.gather(own) == own).all(dim=0).tolist()
+    differing = [name for name, equal in zip(found, same, strict=True) if not equal]
+    if differing:
+        raise StorageError(
+            f"all {accelerator.num_processes} processes must find the same, found different {' and '.join(differing)}",
+            "give every node the same options and, for --data and --out, a file system that all of them see",
+        )
 
 
 @contextmanager

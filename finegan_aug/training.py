@@ -28,7 +28,15 @@ from finegan_aug.hard_negatives import hardest, mines
 from finegan_aug.losses import gradient_norm
 from finegan_aug.metrics_log import MetricsLog
 from finegan_aug.models.game import Terms
-from finegan_aug.preparation import RunRecord, all_or_none, check_sizes, make_accelerator, owned_run, settled_precision
+from finegan_aug.preparation import (
+    RunRecord,
+    all_or_none,
+    check_sizes,
+    ensure_alike,
+    make_accelerator,
+    owned_run,
+    settled_precision,
+)
 from finegan_aug.progress import Progress
 from finegan_aug.pseudo_labels import training_labels
 from finegan_aug.stopping import StopRequest
@@ -73,8 +81,10 @@ def train(
         if log_with is not None:
             flat = {key: str(value) for key, value in config.to_json().items()}
             accelerator.init_trackers("finegan_aug", config=flat)
+        last = latest_checkpoint(run_dir)
+        ensure_alike(accelerator, config, manifest, last)
         stream = real_images(accelerator, config, manifest, run_dir)
-        _loop(accelerator, config, stream, run_dir, stop, record)
+        _loop(accelerator, config, stream, run_dir, last, stop, record)
         for tracker in accelerator.trackers:
             tracker.finish()  # not end_training(), which would also part the processes for whatever comes next
     return run_dir
@@ -102,6 +112,7 @@ def _loop(
     config: FineGANConfig,
     stream: RealStream,
     run_dir: Path,
+    last: Path | None,
     stop: StopRequest,
     record: RunRecord,
 ) -> None:
@@ -110,8 +121,8 @@ def _loop(
     state = TrainingState(accelerator, config)
     game, optimizers = state.game, state.optimizers
     step, spent_sec, metrics_bytes = 0, 0.0, 0
-    if (found := latest_checkpoint(run_dir)) is not None:
-        tensors, saved = load_checkpoint(found)
+    if last is not None:
+        tensors, saved = load_checkpoint(last)
         state.load(tensors, saved)
         step, spent_sec, metrics_bytes = saved["step"], saved["spent_sec"], saved["metrics_bytes"]
         record.seen_images = saved["seen_images"]
@@ -137,8 +148,10 @@ def _loop(
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 fake = game.forward(z.to(device), child.to(device), positions)
 
-                # Discriminators: background patches, and the child stage with the class of real crops.
-                d_terms = game.discriminator_losses(real, fake, step)
+                # Discriminators: background patches, and the child stage with the class of real crops. The head that
+                # reads the class is the generator's: its gradient is reduced once, with the generator's.
+                with accelerator.no_sync(game.info):
+                    d_terms = game.discriminator_losses(real, fake, step)
             accelerator.backward(_total(d_terms))
             d_norm = gradient_norm(optimizers["d"])
             optimizers["d"].step()

@@ -1,14 +1,15 @@
-"""What test_launch.py starts under torchrun: a training, a synthesis, and three trainings that end otherwise.
+"""What test_launch.py starts under torchrun: a training, a synthesis, and four trainings that end otherwise.
 
     launched.py DATA_MANIFEST OUT
 
-Each process leaves its networks, its first gradients and the ends of those three in OUT.
+Each process leaves its networks, its first gradients, the bytes it reduced and the ends of those four in OUT.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -17,6 +18,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tiny_runs import tiny_config
+from torch.distributed import GradBucket, ProcessGroup, group
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from finegan_aug import training
 from finegan_aug.data.manifest import Manifest, read_manifest
@@ -34,14 +37,24 @@ def main(data: Path, out: Path) -> None:
     manifest, rank = read_manifest(data), launched().process_index
     states: list[TrainingState] = []
     gradients: dict[str, torch.Tensor] = {}
+    reduced_bytes = [0]  # by each player's update in turn: discriminators, generator, discriminators, ...
     gradient_norm = training.gradient_norm
+
+    def counted(process_group: ProcessGroup, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+        reduced_bytes[-1] += bucket.buffer().nbytes
+        return allreduce_hook(process_group, bucket)
 
     class Kept(TrainingState):
         def __init__(self, *arguments: object) -> None:
             super().__init__(*arguments)  # type: ignore[arg-type]
             states.append(self)
+            for network in self.game.networks().values():
+                assert not network.broadcast_buffers  # on GPUs it fails at the second forward before a backward
+                # A lambda, since torch refuses annotations that are text.
+                network.register_comm_hook(group.WORLD, lambda state, bucket: counted(state, bucket))  # type: ignore[operator]
 
     def noted_norm(optimizer: torch.optim.Optimizer) -> torch.Tensor:
+        reduced_bytes.append(0)
         if len(optimizer.state) == 0:  # before its first step
             name = "g" if optimizer is states[0].optimizers["g"] else "d"
             for i, parameter in enumerate(optimizer.param_groups[0]["params"]):
@@ -51,6 +64,7 @@ def main(data: Path, out: Path) -> None:
     training.TrainingState, training.gradient_norm = Kept, noted_norm  # type: ignore[misc]
     run = training.train(tiny_config(**RUN), manifest, out / "run", expect_processes=2)
     save_file(gradients, out / f"gradients-{rank}.safetensors")
+    (out / f"reduced-{rank}.json").write_text(json.dumps(reduced_bytes[:-1]))
     tensors = named_tensors(states[0].plain) | named_tensors({"average": states[0].average})
     save_file({name: t.detach().contiguous() for name, t in tensors.items()}, out / f"networks-{rank}.safetensors")
 
@@ -61,6 +75,11 @@ def main(data: Path, out: Path) -> None:
     (out / f"stopped-{rank}.json").write_text(json.dumps(stopped[1]))
 
     training.gradient_norm = gradient_norm
+    if rank == 0:
+        shutil.copytree(run, out / "apart-0")
+    apart = end_of(manifest, out / f"apart-{rank}", total_kimg=0.04)
+    (out / f"apart-{rank}.json").write_text(json.dumps(apart))
+
     training.TrainingState = FullDisk  # type: ignore[misc]
     (out / f"full-{rank}.json").write_text(json.dumps(end_of(manifest, out / "full")))
 
@@ -94,7 +113,7 @@ def stop_in_the_third_step(rank: int) -> None:
 def end_of(manifest: Manifest, run: Path, **values: object) -> tuple[str, int]:
     """Name and exit code of what ends a training of four steps."""
     try:
-        training.train(tiny_config(total_kimg=0.032, **values), manifest, run)
+        training.train(tiny_config(**{"total_kimg": 0.032, **values}), manifest, run)
     except SystemExit as error:
         return "SystemExit", int(error.code or 0)
     except FineGANAugError as error:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from launched import RUN
 from safetensors.torch import load_file
 from tiny_runs import files, rows, status, tiny_config
 
+from finegan_aug import preparation
 from finegan_aug.data.crops import build_crops
 from finegan_aug.data.folder import load_data
 from finegan_aug.data.manifest import Manifest, write_manifest
@@ -77,6 +79,15 @@ def test_the_gradient_is_the_mean_over_the_processes(launched: Path, toy_data: M
             torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
+def test_each_player_s_gradients_are_reduced_once_an_update(launched: Path) -> None:
+    """Counted by a communication hook; the class term leaves gradients in the information head in both halves."""
+    game = FineGAN(tiny_config().resolve(12))
+    players = (game.discriminator_networks(), game.generator_networks())
+    owned = [sum(p.nbytes for network in player for p in network.parameters()) for player in players]
+    for rank in range(2):
+        assert json.loads((launched / f"reduced-{rank}.json").read_text()) == owned * 4
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -130,6 +141,21 @@ def test_a_full_disk_at_the_end_is_told_to_both(launched: Path) -> None:
     ends = [json.loads((launched / f"full-{rank}.json").read_text()) for rank in range(2)]
     assert ends == [["StorageError", 74], ["SystemExit", 74]]
     assert status(launched / "full")["exit_code"] == 74
+
+
+def test_processes_that_see_other_run_folders_are_refused(launched: Path) -> None:
+    """Nodes without a common file system would go on from different steps, and wait for each other at the end."""
+    ends = [json.loads((launched / f"apart-{rank}.json").read_text()) for rank in range(2)]
+    assert ends == [["StorageError", 74], ["StorageError", 74]]
+    assert "checkpoint" in status(launched / "apart-0")["message"]
+
+
+def test_a_process_may_be_alone_for_half_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL gives up after 10 minutes, gloo here only after 30; a teacher of many photographs takes its time."""
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(preparation, "PartialState", lambda **values: asked.update(values))
+    preparation.launched()
+    assert asked["timeout"] == timedelta(minutes=30)
 
 
 def test_a_refusal_ends_both_processes_at_once(launched: Path) -> None:

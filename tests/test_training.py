@@ -18,7 +18,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from tiny_runs import BATCH, assert_same_run, files, rows, status, tiny_config
+from tiny_runs import BATCH, assert_same_run, command_line, files, rows, status, tiny_config
 
 from finegan_aug import run_evaluation, training
 from finegan_aug.checkpoint import load_checkpoint
@@ -149,15 +149,6 @@ def test_a_stopped_run_saves_at_once_and_goes_on_bit_for_bit(
     monkeypatch.undo()
     train(tiny_config(), toy_data, run)
     assert_same_run(run, trained_run)
-
-
-def command_line(toy_folder: Path, run: Path, *more: str) -> list[str]:
-    """`tiny_config()` as a user types it."""
-    text = "--preset slim-32 --width 0.05 --ndf 4 --z_dim 8 --num_parents 4 --modes_per_class 1 --batch_size 8"
-    text += " --precision fp32 --total_kimg 0.08 --log_kimg 0.008 --checkpoint_kimg 0.032"
-    data = ["--test_data", str(toy_folder / "test"), "--box_file", str(toy_folder / "train_boxes.csv")]
-    data += ["--test_box_file", str(toy_folder / "test_boxes.csv")]
-    return ["train", str(toy_folder / "train"), "--out", str(run), *data, *text.split(), *more]
 
 
 def test_a_killed_command_goes_on_when_it_is_typed_again(

@@ -30,6 +30,15 @@ def tiny_config(**values: Any) -> FineGANConfig:
     return FineGANConfig.preset("slim-32", **settings | values)
 
 
+def command_line(toy_folder: Path, run: Path, *more: str) -> list[str]:
+    """`tiny_config()` as a user types it."""
+    text = "--preset slim-32 --width 0.05 --ndf 4 --z_dim 8 --num_parents 4 --modes_per_class 1 --batch_size 8"
+    text += " --precision fp32 --total_kimg 0.08 --log_kimg 0.008 --checkpoint_kimg 0.032"
+    data = ["--test_data", str(toy_folder / "test"), "--box_file", str(toy_folder / "train_boxes.csv")]
+    data += ["--test_box_file", str(toy_folder / "test_boxes.csv")]
+    return ["train", str(toy_folder / "train"), "--out", str(run), *data, *text.split(), *more]
+
+
 def rows(run_dir: Path) -> list[dict[str, float]]:
     """metrics.jsonl without the clock."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
