@@ -79,7 +79,7 @@ class OfficialIteration:
         for i in range(len(boxes)):
             x1, y1, x2, y2 = (boxes[i, k] for k in range(4))
             if x1 != x2 and y1 != y2:
-                rows, columns = _touched(float(y1), float(y2)), _touched(float(x1), float(x2))
+                rows, columns = touched(float(y1), float(y2)), touched(float(x1), float(x2))
                 weights[i, :, rows[0] : rows[1], columns[0] : columns[1]] = 0
         real_loss = (self.bce_each(real, torch.ones_like(real)) * weights).mean()
         share = weights.sum() / weights.numel()
@@ -116,7 +116,7 @@ class OfficialIteration:
         return {"generator": loss.item()}
 
 
-def _touched(low: float, high: float) -> tuple[int, int]:
+def touched(low: float, high: float) -> tuple[int, int]:
     """First and one past the last unit whose field overlaps or touches low ... high."""
     first = max(0, math.ceil((low - RECEPTIVE_FIELD) / STRIDE))
     return first, max(first, min(UNITS, math.floor(high / STRIDE) + 1))

@@ -40,7 +40,7 @@ class Initial(nn.Module):
         self.fc = nn.Sequential(nn.Linear(num_codes + z_dim, wide * 32, bias=False), nn.BatchNorm1d(wide * 32), Glu())
         widths = [wide, wide // 2, wide // 4, wide // 8, wide // 16, wide // 16]
         for i in range(5):
-            setattr(self, f"upsample{i + 1}", _enlarge(widths[i], widths[i + 1]))
+            setattr(self, f"upsample{i + 1}", enlarge(widths[i], widths[i + 1]))
 
     def forward(self, z: Tensor, code: Tensor) -> Tensor:
         x = self.fc(torch.cat((code, z), 1))
@@ -55,9 +55,9 @@ class Next(nn.Module):
 
     def __init__(self, channels: int, num_codes: int) -> None:
         super().__init__()
-        self.jointConv = _same(channels + num_codes, channels)
+        self.jointConv = same(channels + num_codes, channels)
         self.residual = nn.Sequential(Residual(channels), Residual(channels))
-        self.samesample = _same(channels, channels // 2)
+        self.samesample = same(channels, channels // 2)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         planes = code.view(*code.shape, 1, 1).repeat(1, 1, *x.shape[2:])
@@ -148,12 +148,12 @@ class OfficialObjectDiscriminator(nn.Module):
         return codes, self.uncond_logits(features).view(-1)
 
 
-def _same(into: int, out: int) -> nn.Sequential:
+def same(into: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(into, 2 * out, 3, 1, 1, bias=False), nn.BatchNorm2d(2 * out), Glu())
 
 
-def _enlarge(into: int, out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), *_same(into, out))
+def enlarge(into: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), *same(into, out))
 
 
 def _down(into: int, out: int) -> list[nn.Module]:

@@ -17,7 +17,7 @@ from finegan_aug.models.norm_glu import NormGlu, glu
 
 # Rows: top (or left) border, middle, bottom (or right) border; columns: the taps that fall inside the image.
 _BORDER_TAPS = ((0.0, 1.0, 1.0), (1.0, 1.0, 1.0), (1.0, 1.0, 0.0))
-_SMALL_PX = 8  # below, summing the taps of wide layers costs more than the products it saves
+_SMALL_PX = 16  # below, summing the taps of wide layers costs more than the products it saves
 
 
 def conv3(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -150,8 +150,9 @@ class CodeTrunk(nn.Module):
 
     def forward(self, z: Tensor, code: Tensor) -> Tensor:
         """Noise [N, z_dim] and codes int64 [N] to features [N, widths[-1], S, S]."""
-        weight = self.linear.weight
-        x = F.linear(z, weight[:, self.num_codes :]) + weight[:, : self.num_codes].T[code]
+        # One-hot after all: looked up, the code's column has a gradient as large as the weight, made and added twice.
+        one_hot = F.one_hot(code, self.num_codes).to(z.dtype)
+        x = self.linear(torch.cat([one_hot, z], dim=1))
         x = glu(self.norm(x)).view(len(z), -1, 4, 4)
         out: Tensor = self.ups(x.contiguous(memory_format=torch.channels_last))
         return out
