@@ -133,7 +133,7 @@ def _by_noise(generator: Generator, noise: Tensor) -> tuple[Tensor, int]:
 def _families(generator: Generator) -> list[Tensor]:
     """The child codes, int64, of each of the parents shown together."""
     to_parent = generator.child_to_parent
-    with_children = to_parent.unique()
+    with_children = torch.unique(to_parent)
     return [(to_parent == p).nonzero()[:, 0] for p in with_children[evenly_spread(len(with_children), GROUPS)]]
 
 
@@ -168,4 +168,4 @@ def _write_traversal(path: Path, generator: Generator, noise: Tensor) -> None:
     backdrop = worn[:1].expand_as(child)
     z = walk.z.repeat_interleave(child.shape[1], dim=0)
     images = to_uint8(draw(generator, z, child.flatten(), background=backdrop.flatten()).child)
-    save_gif(path, side_by_side(images.unflatten(0, child.shape)), walk.milliseconds)
+    save_gif(path, side_by_side(images.reshape(*child.shape, *images.shape[1:])), walk.milliseconds)

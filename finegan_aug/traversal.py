@@ -82,7 +82,7 @@ def side_by_side(images: Tensor) -> Tensor:
     side = images.shape[-1]
     if side > TILE_PX:
         flat = F.interpolate(images.flatten(0, 1).float(), size=(TILE_PX, TILE_PX), mode="area").round()
-        images = flat.to(torch.uint8).unflatten(0, images.shape[:2])
+        images = flat.to(torch.uint8).reshape(*images.shape[:3], TILE_PX, TILE_PX)
     times = max(1, TILE_PX // side)
     tiles = images.repeat_interleave(times, dim=-2).repeat_interleave(times, dim=-1)
     return torch.cat(tiles.unbind(dim=1), dim=-1)
