@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.crops import build_crops
 from finegan_aug.data.folder import load_data
-from finegan_aug.data.toy import NUM_TEST, write_toy
+from finegan_aug.data.toy import NUM_TEST, TOY_CLASSES, write_toy
 from finegan_aug.data.views import Crops
+from finegan_aug.disentanglement import overlap
 from finegan_aug.files import read_json, write_json
 from finegan_aug.fitting import fit_classifier
 from finegan_aug.grids import to_uint8
 from finegan_aug.randomness import normals, permutation, seed_for, uniforms
+from finegan_aug.small_cnn import SmallClassifier
 from finegan_aug.synthesis import load_generator
 
 JUDGE_SEED = 1  # of the drawings: other animals than those of any training
@@ -43,13 +45,7 @@ def main() -> None:
     config = FineGANConfig.from_json(read_json(options.run / "config.json")["config"])
     with tempfile.TemporaryDirectory() as folder:
         train, test = drawn_crops(Path(folder), config, options.drawings)
-    class_judge = fit_classifier(
-        train.objects_center_uint8(torch.arange(len(train))),
-        train.labels,
-        num_classes=config.num_classes or 0,
-        seed=JUDGE_SEED,
-        kimg=40.0,
-    )
+    class_judge = fit_class_judge(train)
     segmenter = fit_segmenter(train)
     real = test.objects_center_uint8(torch.arange(len(test)))
     truth = test.masks_of_objects(torch.arange(len(test)), torch.full((len(test), 3), 0.5))
@@ -62,9 +58,9 @@ def main() -> None:
         "images": len(images),
         "class_consistency": float((named == labels).float().mean()),
         "class_consistency_by_class": [round(share, 3) for share in per_class],
-        "mask_iou": overlap(masks > 0.5, outline(segmenter, images)),
+        "mask_iou": float(overlap(masks > 0.5, outline(segmenter, images)).mean()),
         "judge_accuracy_on_drawings": float((class_judge.logits(real).argmax(dim=1) == test.labels).float().mean()),
-        "segmenter_iou_on_drawings": overlap(truth > 0.5, outline(segmenter, real)),
+        "segmenter_iou_on_drawings": float(overlap(truth > 0.5, outline(segmenter, real)).mean()),
     }
     for name, value in result.items():
         print(f"{name}: {value}")
@@ -85,6 +81,12 @@ def drawn_crops(folder: Path, config: FineGANConfig, count: int) -> tuple[Crops,
         for split in ("train", "test")
     )
     return train, test
+
+
+def fit_class_judge(crops: Crops) -> SmallClassifier:
+    """A small CNN that names the class of a drawn animal."""
+    images = crops.objects_center_uint8(torch.arange(len(crops)))
+    return fit_classifier(images, crops.labels, num_classes=len(TOY_CLASSES), seed=JUDGE_SEED, kimg=40.0)
 
 
 def fit_segmenter(crops: Crops) -> nn.Module:
@@ -117,12 +119,6 @@ def _layer(into: int, out: int, stride: int) -> list[nn.Module]:
 def outline(segmenter: nn.Module, images: Tensor) -> Tensor:
     """Where the segmenter sees the object, bool [N, 1, S, S], in images uint8 [N, 3, S, S]."""
     return torch.cat([segmenter(batch.float() / 127.5 - 1) > 0 for batch in images.split(200)])
-
-
-def overlap(first: Tensor, second: Tensor) -> float:
-    """Mean intersection over union of masks bool [N, 1, S, S]."""
-    both, either = (first & second).sum(dim=(1, 2, 3)), (first | second).sum(dim=(1, 2, 3))
-    return float((both / either.clamp(min=1)).mean())
 
 
 @torch.no_grad()

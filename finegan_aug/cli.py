@@ -18,6 +18,7 @@ VERBS = {
     "synthesize": "write a folder of synthetic images for each class",
     "filter": "drop synthetic images that a teacher doubts or that copy a photograph; edits the manifest only",
     "evaluate": "measure a generator: FID, KID, IS, precision and recall, clustering",
+    "figures": "draw what each code changes: stages, tables of codes, swaps, and a walk as GIF",
     "doctor": "say what is wrong with a folder of photographs before anything is trained",
     "verify": "check the files of a run or checkpoint against their hashes",
     "report": "write one HTML page about a finished comparison",
@@ -25,7 +26,7 @@ VERBS = {
     "import-official": "make a run folder of the official FineGAN's files",
     "export-official": "write a run of preset classic as the official FineGAN's files",
 }
-_WITH_GENERATOR = ("train", "synthesize", "filter", "evaluate")
+_WITH_GENERATOR = ("train", "synthesize", "filter", "evaluate", "figures")
 HELP = f"""usage: finegan-aug VERB [--config FILE] [options]
 
 {chr(10).join(f"  {verb:<17}{what}" for verb, what in VERBS.items())}

@@ -1,12 +1,12 @@
-"""The figures of the paper from a trained run: stages, code tables and swaps, each one PNG.
+"""The figures of the paper from a trained run: stages, code tables and swaps, each one PNG; and a walk as GIF.
 
-FineGAN (Singh, Ojha, Lee, CVPR 2019, arXiv 1811.11155), figures 1, 4 and 5. All pictures come from the averaged
-generator in eval mode; codes that training ties together are chosen freely where the figure says so.
+FineGAN (Singh, Ojha, Lee, CVPR 2019, arXiv 1811.11155). All pictures come from the averaged generator in eval mode;
+codes that training ties together are chosen freely where the figure says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,21 +18,31 @@ from finegan_aug.grids import mask_picture, save_grid, to_uint8
 from finegan_aug.models.finegan import Generator, Stages
 from finegan_aug.randomness import normals, seed_for
 from finegan_aug.synthesis import load_generator
+from finegan_aug.traversal import closed_walk, save_gif, side_by_side
 
 BLOCK = 32  # images drawn at once
 ROWS = 8
 MOST_CODES = 12  # of the codes, when there are more, this many are shown, evenly spread
 PAIRS = 24
+GROUPS = 4  # parents shown, each with several of its children
+CHILDREN_OF_GROUP = 3
+STOPS = 3  # noises that the walk leads through
+TURNS = 4  # children that each object shows there
 
 
 def write_figures(run_dir: str | Path, out_dir: str | Path | None = None, *, seed: int = 0) -> list[Path]:
     """Draws the figures of a run; the same run and seed give the same files.
 
     - stages.png: a row for each image; columns background, parent mask, parent, child mask, child.
-    - p_by_c.png: rows are parent codes (shape), columns child codes (appearance); one noise, one background.
-    - c_by_z.png: rows are child codes with their own parent and background, columns are noises.
+    - p_c_z.png: rows are child codes, three of each of four parents; columns are noises; one background code.
+    - c_by_p.png: appearance stays along a row (child code), shape along a column (parent code); one noise, one
+      background.
+    - foreground_swap.png: a row for each background; the first column shows it as trained, in the others parent and
+      child code are those of other objects.
     - background_swap.png, shape_swap.png, appearance_swap.png: a row for each object; the first column shows it as
       trained, in the others only the background, the parent or the child code changes.
+    - traversal.gif: objects side by side, one of each parent; at each of three noises they go through their parent's
+      children, then all move to the next noise.
 
     Args:
         run_dir: a training run with a checkpoint.
@@ -52,18 +62,21 @@ def write_figures(run_dir: str | Path, out_dir: str | Path | None = None, *, see
     objects = evenly_spread(config.num_children or 1, ROWS)
     own_noise = noise[: len(objects)]
 
-    others = MOST_CODES - 1
+    others = children[: MOST_CODES - 1]
+    parents_of_others = generator.child_to_parent[others]
     sheets = {
         "stages": (_stages(draw(generator, own_noise, objects)), 5),
-        "p_by_c": _parents_by_children(generator, noise[0], parents, children),
-        "c_by_z": _children_by_noise(generator, children, noise[:ROWS]),
-        "background_swap": _swap(generator, own_noise, objects, background=children[:others]),
-        "shape_swap": _swap(generator, own_noise, objects, parent=parents[:others]),
-        "appearance_swap": _swap(generator, own_noise, objects, child=children[:others]),
+        "p_c_z": _by_noise(generator, noise[:ROWS]),
+        "c_by_p": _children_by_parents(generator, noise[0], children, parents),
+        "foreground_swap": _swap(generator, own_noise, objects, {"child": others, "parent": parents_of_others}),
+        "background_swap": _swap(generator, own_noise, objects, {"background": others}),
+        "shape_swap": _swap(generator, own_noise, objects, {"parent": parents[: MOST_CODES - 1]}),
+        "appearance_swap": _swap(generator, own_noise, objects, {"child": others}),
     }
     for name, (images, columns) in sheets.items():
         save_grid(out_dir / f"{name}.png", images, columns)
-    return [out_dir / f"{name}.png" for name in sheets]
+    _write_traversal(out_dir / "traversal.gif", generator, noise[:STOPS])
+    return [*(out_dir / f"{name}.png" for name in sheets), out_dir / "traversal.gif"]
 
 
 def write_nearest(path: Path, *, real: Tensor, fake: Tensor, features_fn: Callable[[Tensor], Tensor]) -> None:
@@ -108,27 +121,51 @@ def _stages(stages: Stages) -> Tensor:
     return to_uint8(torch.stack(columns, dim=1).flatten(0, 1))
 
 
-def _parents_by_children(generator: Generator, z: Tensor, parents: Tensor, children: Tensor) -> tuple[Tensor, int]:
-    rows, columns = len(parents), len(children)
-    child, parent = children.repeat(rows), parents.repeat_interleave(columns)
+def _by_noise(generator: Generator, noise: Tensor) -> tuple[Tensor, int]:
+    columns = len(noise)
+    families = _families(generator)
+    child = torch.cat([family[evenly_spread(len(family), CHILDREN_OF_GROUP)] for family in families])
+    child = child.repeat_interleave(columns)
+    backdrop = torch.zeros_like(child)
+    return to_uint8(draw(generator, noise.repeat(len(child) // columns, 1), child, background=backdrop).child), columns
+
+
+def _families(generator: Generator) -> list[Tensor]:
+    """The child codes, int64, of each of the parents shown together."""
+    to_parent = generator.child_to_parent
+    with_children = torch.unique(to_parent)
+    return [(to_parent == p).nonzero()[:, 0] for p in with_children[evenly_spread(len(with_children), GROUPS)]]
+
+
+def _children_by_parents(generator: Generator, z: Tensor, children: Tensor, parents: Tensor) -> tuple[Tensor, int]:
+    rows, columns = len(children), len(parents)
+    child, parent = children.repeat_interleave(columns), parents.repeat(rows)
     backdrop = children[:1].expand(rows * columns)
     return to_uint8(draw(generator, z.expand(rows * columns, -1), child, parent, backdrop).child), columns
 
 
-def _children_by_noise(generator: Generator, children: Tensor, noise: Tensor) -> tuple[Tensor, int]:
-    columns = len(noise)
-    images = draw(generator, noise.repeat(len(children), 1), children.repeat_interleave(columns)).child
-    return to_uint8(images), columns
-
-
-def _swap(generator: Generator, noise: Tensor, objects: Tensor, **varied: Tensor) -> tuple[Tensor, int]:
+def _swap(generator: Generator, noise: Tensor, objects: Tensor, varied: Mapping[str, Tensor]) -> tuple[Tensor, int]:
     """A row for each object: as trained, then with each of the given child, parent or background codes."""
-    ((name, values),) = varied.items()
-    rows, columns = len(objects), len(values) + 1
+    rows, columns = len(objects), len(next(iter(varied.values()))) + 1
     codes = {"child": objects, "parent": generator.child_to_parent[objects], "background": objects}
-    table = {key: code[:, None].repeat(1, columns) for key, code in codes.items()}
-    table[name][:, 1:] = values
-    flat = (table[key].flatten() for key in ("child", "parent", "background"))
+    table = {name: code[:, None].repeat(1, columns) for name, code in codes.items()}
+    for name, values in varied.items():
+        table[name][:, 1:] = values
+    flat = (table[name].flatten() for name in ("child", "parent", "background"))
     images = draw(generator, noise.repeat_interleave(columns, dim=0), *flat).child
     assert len(images) == rows * columns, images.shape
     return to_uint8(images), columns
+
+
+def _write_traversal(path: Path, generator: Generator, noise: Tensor) -> None:
+    families = _families(generator)
+    turns = min(TURNS, max(len(family) for family in families))
+    shown = [family[evenly_spread(len(family), turns)] for family in families]
+    # [turns, objects]; an object with fewer children shows them again
+    worn = torch.stack([codes[torch.arange(turns) % len(codes)] for codes in shown], dim=1)
+    walk = closed_walk(noise, turns)
+    child = worn[walk.turn]
+    backdrop = worn[:1].expand_as(child)
+    z = walk.z.repeat_interleave(child.shape[1], dim=0)
+    images = to_uint8(draw(generator, z, child.flatten(), background=backdrop.flatten()).child)
+    save_gif(path, side_by_side(images.reshape(*child.shape, *images.shape[1:])), walk.milliseconds)

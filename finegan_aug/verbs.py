@@ -1,4 +1,4 @@
-"""What each verb with a generator may be told, and the one call it makes: train, synthesize, filter, evaluate.
+"""What each verb with a generator may be told, and the one call it makes: train, synthesize, filter, ...
 
 A verb takes the command line behind its name and returns an exit code. `recipes/` runs the same functions. What works
 long is imported inside the verb, so that `--help` answers at once.
@@ -175,6 +175,26 @@ def evaluate(argv: Sequence[str]) -> int:
         counts = f"{row['n_real']} real, {row['n_fake']} generated, split {row['split']}"
         print(f"{row['metric']:<31}{row['value']:10.4f}  {row['extractor']}; {counts}")
     print(written)
+    return 0
+
+
+@dataclass(frozen=True)
+class FiguresOptions:
+    """What to draw."""
+
+    run: Path  # run folder of the generator
+    out: Path | None = None  # folder for the figures (default: figures/ in the run folder)
+    seed: int = 0  # another seed gives other noise
+
+
+def figures(argv: Sequence[str]) -> int:
+    """Draw the figures of the paper, and a walk through noises and codes."""
+    (values,) = parse_options("finegan-aug figures", argv, FiguresOptions, positional=("run",))
+    options = build(FiguresOptions, values)
+    from finegan_aug.figures import write_figures
+
+    for path in write_figures(options.run, options.out, seed=options.seed):
+        print(path)
     return 0
 
 

@@ -231,5 +231,5 @@ def _gan_run(folder: Path, seed: int) -> None:
         grid(folder / f"fakes_{kimg_seen:06}.png", 8, 8, 32, seed + kimg_seen)
     grid(folder / "codes_000120.png", 12, 8, 32, seed)
     grid(folder / "stages_000120.png", 8, 4, 32, seed)
-    for name in ("p_by_c", "background_swap", "shape_swap", "appearance_swap"):
+    for name in ("c_by_p", "background_swap", "shape_swap", "appearance_swap"):
         grid(folder / "figures" / f"{name}.png", 4, 8, 32, seed)

@@ -7,16 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor
 from untrained_run import untrained_run
 
+from finegan_aug import cli
 from finegan_aug.config import FineGANConfig
 from finegan_aug.errors import CheckpointError
 from finegan_aug.figures import draw, evenly_spread, write_figures, write_nearest
 from finegan_aug.grids import mask_picture, to_uint8
 from finegan_aug.randomness import normals, seed_for
 from finegan_aug.synthesis import load_generator
+from finegan_aug.traversal import slerp
 
 SIDE_PX = 32
 
@@ -36,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def figures(run: Path) -> dict[str, Tensor]:
     """Name to tiles uint8 [rows, columns, 3, S, S]."""
-    return {path.stem: tiles(path) for path in write_figures(run)}
+    return {path.stem: tiles(path) for path in write_figures(run) if path.suffix == ".png"}
 
 
 def tiles(path: Path) -> Tensor:
@@ -68,8 +70,9 @@ def test_every_figure_of_the_paper_is_written_with_at_most_twelve_by_twelve_tile
     sizes = {name: tuple(picture.shape[:2]) for name, picture in figures.items()}
     assert sizes == {
         "stages": (8, 5),
-        "p_by_c": (3, 12),
-        "c_by_z": (12, 8),
+        "p_c_z": (9, 8),
+        "c_by_p": (12, 3),
+        "foreground_swap": (8, 12),
         "background_swap": (8, 12),
         "shape_swap": (8, 4),
         "appearance_swap": (8, 12),
@@ -85,17 +88,38 @@ def test_a_row_of_stages_shows_background_masks_and_composites(run: Path, figure
         assert same(figures["stages"][:, column], to_uint8(expected))
 
 
-def test_p_by_c_varies_the_parent_by_row_and_the_child_by_column_only(run: Path, figures: dict[str, Tensor]) -> None:
+def test_p_c_z_groups_the_children_of_a_parent_and_varies_the_noise_by_column(
+    run: Path, figures: dict[str, Tensor]
+) -> None:
+    to_parent = load_generator(run).child_to_parent.tolist()
+    families = [[child for child in range(16) if to_parent[child] == parent] for parent in range(3)]
+    shown = [family[i] for family in families for i in (0, round((len(family) - 1) / 2), len(family) - 1)]
+    assert len(set(shown)) == 9
+    for row, column in ((0, 0), (3, 7), (8, 5)):
+        expected = one(run, noise(8)[column], shown[row], to_parent[shown[row]], 0)
+        assert same(figures["p_c_z"][row, column], expected)
+
+
+def test_c_by_p_keeps_the_child_along_a_row_and_the_parent_along_a_column(
+    run: Path, figures: dict[str, Tensor]
+) -> None:
     children = evenly_spread(16)
-    for row, column in ((0, 0), (2, 0), (1, 11)):
-        expected = one(run, noise(1)[0], int(children[column]), row, 0)
-        assert same(figures["p_by_c"][row, column], expected)
+    for row, column in ((0, 0), (0, 2), (11, 1)):
+        expected = one(run, noise(1)[0], int(children[row]), column, 0)
+        assert same(figures["c_by_p"][row, column], expected)
 
 
-def test_c_by_z_ties_parent_and_background_to_the_child(run: Path, figures: dict[str, Tensor]) -> None:
+def test_a_foreground_swap_keeps_noise_and_background_and_ties_the_parent_to_the_child(
+    run: Path, figures: dict[str, Tensor]
+) -> None:
     to_parent = load_generator(run).child_to_parent
-    for row, child in ((0, 0), (11, 15)):
-        assert same(figures["c_by_z"][row, 5], one(run, noise(6)[5], child, int(to_parent[child]), child))
+    row, column = 7, 11
+    background, child = int(evenly_spread(16, 8)[row]), int(evenly_spread(16)[column - 1])
+    z = noise(8)[row]
+    assert same(figures["foreground_swap"][row, 0], one(run, z, background, int(to_parent[background]), background))
+    changed = one(run, z, child, int(to_parent[child]), background)
+    assert same(figures["foreground_swap"][row, column], changed)
+    assert not same(figures["foreground_swap"][row, column], figures["foreground_swap"][row, 0])
 
 
 @pytest.mark.parametrize("swapped", ["background", "shape", "appearance"])
@@ -118,10 +142,52 @@ def test_a_swap_shows_the_object_as_trained_and_then_changes_one_code(
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(
     run: Path, figures: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    first = [run / "figures" / f"{name}.png" for name in figures]
+    first = [*(run / "figures" / f"{name}.png" for name in figures), run / "figures" / "traversal.gif"]
     again, other = (write_figures(run, tmp_path / str(seed), seed=seed) for seed in (0, 1))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
     assert all(a.read_bytes() != b.read_bytes() for a, b in zip(first, other, strict=True))
+
+
+def test_the_walk_goes_through_the_children_at_each_noise_and_then_to_the_next(
+    run: Path, figures: dict[str, Tensor]
+) -> None:
+    """Three parents side by side, each 32 px enlarged three times; colours as near as a palette of 256 comes."""
+    to_parent = load_generator(run).child_to_parent.tolist()
+    path = run / "figures" / "traversal.gif"
+    shown, milliseconds = frames(path)
+    assert tuple(shown.shape) == (33, 3, 96, 3 * 96)
+    assert milliseconds == 3 * ([400] * 4 + [80] * 7)
+    assert path.stat().st_size < 2_000_000
+    second = [child for child in range(16) if to_parent[child] == 1]
+    for frame, z, child in (
+        (0, noise(1)[0], second[0]),
+        (3, noise(1)[0], second[-1]),
+        (11, noise(2)[1], second[0]),
+        (15 + 11, slerp(noise(3)[2], noise(1)[0], 1 / 8), second[0]),
+    ):
+        expected = one(run, z, child, 1, second[0]).float()
+        difference = (shown[frame, :, 1::3, 96 + 1 : 192 : 3].float() - expected).abs()
+        assert float(difference.mean()) < 6, frame
+    assert not torch.equal(shown[0], shown[3])
+
+
+def frames(path: Path) -> tuple[Tensor, list[int]]:
+    """Frames uint8 [F, 3, H, W] of an animated picture and how long each is shown, milliseconds."""
+    found, milliseconds = [], []
+    with Image.open(path) as file:
+        for frame in ImageSequence.Iterator(file):
+            found.append(torch.from_numpy(np.asarray(frame.convert("RGB")).copy()).permute(2, 0, 1))
+            milliseconds.append(int(frame.info["duration"]))
+    return torch.stack(found), milliseconds
+
+
+def test_the_verb_writes_the_figures_where_it_is_told_and_names_them(
+    run: Path, figures: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["figures", str(run), "--out", str(tmp_path / "figures")]) == 0
+    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert {path.stem for path in printed} == {*figures, "traversal"}
+    assert all(path.read_bytes() == (run / "figures" / path.name).read_bytes() for path in printed)
 
 
 def test_codes_are_spread_from_the_first_to_the_last() -> None:

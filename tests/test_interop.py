@@ -108,7 +108,7 @@ def test_an_imported_run_is_drawn_from_and_its_sets_have_no_lineage(
     assert Image.open(out / found[0].file).size == (128, 128)
     assert read_lineage(out) is None
     assert firewall(out, run / "config.json") == "unknown"
-    assert len(write_figures(run)) == 6
+    assert len(write_figures(run)) == 8
     with pytest.raises(ConfigError) as error:
         synthesize(run, tmp_path / "other", placement="frame")
     assert str(error.value) == f"{run} was imported and holds no photographs with objects; use --placement crop"

@@ -96,9 +96,9 @@ def test_a_tied_run_gets_rows_audit_and_figures_without_any_test_image(tied: Pat
     assert all(row["n_before"] == 4 and "after" not in row for row in audit["classes"])
     assert sum(row["n"] for row in audit["codes"]) == 96  # every labelled training image has one code
     assert not any(row["abstained"] for row in audit["codes"])
-    names = {path.stem for path in (tied / "figures").glob("*.png")}
-    swaps = {"background_swap", "shape_swap", "appearance_swap"}
-    assert names == {"stages", "p_by_c", "c_by_z", "nearest"} | swaps
+    names = {path.stem for path in (tied / "figures").iterdir()}
+    swaps = {"foreground_swap", "background_swap", "shape_swap", "appearance_swap"}
+    assert names == {"stages", "p_c_z", "c_by_p", "nearest", "traversal"} | swaps
 
 
 def test_the_next_evaluation_takes_what_is_kept_of_the_photographs_and_finds_the_same(tied: Path) -> None:

@@ -21,8 +21,9 @@ from finegan_aug.report.rows import Predictions, Row
 JSON = dict[str, Any]
 
 CAPTIONS = {  # by the start of the file's name, in the order of the page
-    "c_by_z": "Child codes against noise: a row is one code, a column one draw of pose and place",
-    "p_by_c": "Parent codes against child codes: the parent decides the shape, the child colour and pattern",
+    "p_c_z": "Codes against noise: a row is one child code, three rows share a parent; a column is one noise",
+    "c_by_p": "Child codes against parent codes: colour and pattern stay along a row, the shape along a column",
+    "foreground_swap": "Foreground swap: the background stays, parent and child code change",
     "background_swap": "Background swap: the object stays, the background code changes",
     "shape_swap": "Shape swap: colour and pattern stay, the parent code changes",
     "appearance_swap": "Appearance swap: the shape stays, the child code changes",
