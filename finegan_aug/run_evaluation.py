@@ -234,11 +234,15 @@ def _held_out(labels: Tensor, seed: int) -> Tensor:
 
 
 def _pretrained(config: FineGANConfig, inception_weights: Path | None) -> list[Extractor]:
-    """What is there beside the small network; the packaged one only if it is installed."""
+    """What is there beside the small network; the packaged one only if it is installed.
+
+    Nor if its features trained the generator: it would find what it was shown.
+    """
     found = []
-    with contextlib.suppress(ConfigError):  # optional: extra [features]
-        # Twice the size of the images holds all they show, and costs a fraction of the usual 224 pixels.
-        found.append(packaged_extractor(input_px=min(224, max(96, 2 * config.resolution))))
+    if config.judge != "projected":
+        with contextlib.suppress(ConfigError):  # optional: extra [features]
+            # Twice the size of the images holds all they show, and costs a fraction of the usual 224 pixels.
+            found.append(packaged_extractor(input_px=min(224, max(96, 2 * config.resolution))))
     if inception_weights is not None:
         found.append(inception_extractor(inception_weights))
     return found

@@ -36,6 +36,7 @@ from finegan_aug.preparation import (
     make_accelerator,
     owned_run,
     settled_precision,
+    settled_values,
 )
 from finegan_aug.progress import Progress
 from finegan_aug.pseudo_labels import training_labels
@@ -77,12 +78,13 @@ def train(
     manifest = data if isinstance(data, Manifest) else load_data(data)
     config = config.resolve(len(manifest.classes))
     check_sizes(config, accelerator.num_processes, len(manifest.of("train")))
-    with StopRequest() as stop, owned_run(run_dir, accelerator, config, manifest, overwrite=overwrite) as record:
+    settled = settled_values(config, manifest)
+    with StopRequest() as stop, owned_run(run_dir, accelerator, settled, manifest, overwrite=overwrite) as record:
         if log_with is not None:
             flat = {key: str(value) for key, value in config.to_json().items()}
             accelerator.init_trackers("finegan_aug", config=flat)
         last = latest_checkpoint(run_dir)
-        ensure_alike(accelerator, config, manifest, last)
+        ensure_alike(accelerator, settled, last)
         stream = real_images(accelerator, config, manifest, run_dir)
         _loop(accelerator, config, stream, run_dir, last, stop, record)
         for tracker in accelerator.trackers:
@@ -148,9 +150,9 @@ def _loop(
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 fake = game.forward(z.to(device), child.to(device), positions)
 
-                # Discriminators: background patches, and the child stage with the class of real crops. The head that
-                # reads the class is the generator's: its gradient is reduced once, with the generator's.
-                with accelerator.no_sync(game.info):
+                # Discriminators: background patches, and the child stage with the class of real crops. What reads the
+                # class is the generator's.
+                with state.waiting_readers(accelerator):
                     d_terms = game.discriminator_losses(real, fake, step)
             accelerator.backward(_total(d_terms))
             d_norm = gradient_norm(optimizers["d"])

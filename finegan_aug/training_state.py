@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -29,6 +31,8 @@ class TrainingState:
         self.plain = dict(game.networks())
         for network in self.plain.values():
             network.to(accelerator.device).to(memory_format=torch.channels_last).train()
+        if game.features is not None:
+            game.features.to(accelerator.device)  # not trained, not saved, the same on every process
         self.average = averaged_copy(self.plain["generator"])
         if config.compile_backend is not None:
             for network in self.plain.values():
@@ -48,6 +52,16 @@ class TrainingState:
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = lr
+
+    @contextmanager
+    def waiting_readers(self, accelerator: Accelerator) -> Iterator[None]:
+        """Gradients that the discriminators' losses leave in what reads codes stay on their process while it is
+        entered: they belong to the generator's optimiser and are reduced once, with the generator's.
+        """
+        with ExitStack() as waiting:
+            for network in self.game.code_readers():
+                waiting.enter_context(accelerator.no_sync(network))
+            yield
 
     def take_average(self) -> None:
         """The generator takes over weights and buffers of its average; its optimiser goes on as it was."""

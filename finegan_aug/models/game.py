@@ -26,6 +26,7 @@ from finegan_aug.models.finegan import (
     ParentDiscriminator,
     Stages,
 )
+from finegan_aug.models.projected import FrozenFeatures, ProjectedJudge, packaged_stages
 from finegan_aug.patches import patch_geometry
 from finegan_aug.randomness import normals, seed_for, uniforms
 
@@ -44,8 +45,14 @@ class FakeBatch(NamedTuple):
 class FineGAN:
     """Networks and losses of one configuration.
 
+    With `judge` projected, frozen features and their judge say real or fake of whole images; the trunk of the child
+    discriminator then only reads codes and classes.
+
     Args:
         config: resolved.
+
+    Raises:
+        ConfigError: the configuration needs a package that is not installed.
     """
 
     def __init__(self, config: FineGANConfig) -> None:
@@ -62,6 +69,12 @@ class FineGAN:
             self.background_d: nn.Module | None = None
             if config.judges_background:
                 self.background_d = BackgroundDiscriminator(config)
+            self.judge: nn.Module | None = None
+            self.features: FrozenFeatures | None = None
+            if config.judge == "projected":
+                self.judge = ProjectedJudge(config)
+                stages, seed = packaged_stages(), seed_for(config.seed, "frozen features")
+                self.features = FrozenFeatures(stages, config.judged_px, seed)
         self.child_to_parent = torch.tensor(config.child_to_parent, dtype=torch.int64)
 
     def networks(self) -> dict[str, nn.Module]:
@@ -72,16 +85,25 @@ class FineGAN:
             "child_d": self.child_d,
             "info": self.info,
             "background_d": self.background_d,
+            "judge": self.judge,
         }
         return {name: network for name, network in found.items() if network is not None}
 
     def discriminator_networks(self) -> list[nn.Module]:
-        """Networks of the discriminator's optimiser: real/fake, background patches, the child trunk."""
-        return [self.child_d, *([self.background_d] if self.background_d is not None else [])]
+        """Networks of the discriminator's optimiser: real/fake with its trunk, background patches."""
+        judge = self.child_d if self.judge is None else self.judge
+        return [judge, *([self.background_d] if self.background_d is not None else [])]
 
     def generator_networks(self) -> list[nn.Module]:
         """Networks of the generator's optimiser: the generator and everything that reads codes."""
-        return [self.generator, self.parent_d, self.info]
+        return [self.generator, self.parent_d, *self.code_readers()]
+
+    def code_readers(self) -> list[nn.Module]:
+        """What reads child codes and classes and belongs to the generator's optimiser, where the loss that names the
+        class of real crops leaves gradients too. Beside a projected judge the trunk is among them: real and fake do not
+        train it, so it learns as the parent discriminator does.
+        """
+        return [self.info] if self.judge is None else [self.info, self.child_d]
 
     @contextmanager
     def frozen_discriminators(self) -> Iterator[None]:
@@ -138,8 +160,9 @@ class FineGAN:
         objects = diff_augment(real.objects, real.draws, config.diffaugment).requires_grad_(penalised)
         generated = diff_augment(fake.stages.child.detach(), fake.draws, config.diffaugment)
         features, real_logits, fake_logits = self._judge(objects, generated, real.labels, self._classes(fake.child))
-        terms["child_real"] = losses.real_loss(real_logits)
-        terms["child_fake"] = losses.fake_loss(fake_logits)
+        hinge = self.judge is not None
+        terms["child_real"] = losses.hinge_real_loss(real_logits) if hinge else losses.real_loss(real_logits)
+        terms["child_fake"] = losses.hinge_fake_loss(fake_logits) if hinge else losses.fake_loss(fake_logits)
         if penalised:
             penalties.append(losses.gradient_penalty(real_logits, objects))
         if config.r1_gamma > 0:
@@ -148,6 +171,8 @@ class FineGAN:
             terms["r1"] = 0.5 * config.r1_gamma * config.r1_interval * total
         if self.tied and config.class_weight > 0:
             # The head's gradient waits in .grad for the generator's optimiser, which owns the head.
+            if features is None:
+                features, _ = self.child_d(objects, real.labels)
             scores = self.info(features if config.label_trunk else features.detach())
             terms["child_class"] = config.class_weight * losses.class_loss(scores, real.labels, config.modes_per_class)
         return terms
@@ -166,13 +191,9 @@ class FineGAN:
         terms["g_parent_code"] = losses.code_loss(self.parent_d(parent_object), fake.parent)
         composite = diff_augment(stages.child, fake.draws, config.diffaugment)
         classes = self._classes(fake.child)
-        if config.d_norm == "batch":  # its statistics belong to one kind of image
-            features, logits = self.child_d(composite, classes)
-            object_features, _ = self.child_d(child_object, classes)
-        else:
-            both, logits = self.child_d(torch.cat([composite, child_object]), torch.cat([classes, classes]))
-            (features, object_features), logits = both.chunk(2), logits[: len(classes)]
-        terms["g_child"] = losses.real_loss(logits)
+        features, object_features, logits = self._views(composite, child_object, classes)
+        hinge = self.judge is not None
+        terms["g_child"] = losses.hinge_generator_loss(logits) if hinge else losses.real_loss(logits)
         terms["g_child_code"] = losses.code_loss(self.info(object_features), fake.child)
         if (self.tied or no_box) and config.composite_code_weight > 0:
             code = losses.code_loss(self.info(features), fake.child)
@@ -196,14 +217,33 @@ class FineGAN:
 
     def _judge(
         self, real: Tensor, fake: Tensor, real_classes: Tensor, fake_classes: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features of the real images, logits of real and of fake; one pass unless batch norm keeps them apart."""
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Trunk features of the real images if they were needed, logits of real and of fake.
+
+        One pass unless batch norm keeps them apart.
+        """
+        if self.judge is not None and self.features is not None:
+            maps = self.features(torch.cat([real, fake]))
+            logits = self.judge(maps, torch.cat([real_classes, fake_classes]))
+            return None, logits[: len(real)], logits[len(real) :]
         if self.config.d_norm == "batch":
             features, real_logits = self.child_d(real, real_classes)
             return features, real_logits, self.child_d(fake, fake_classes)[1]
         features, logits = self.child_d(torch.cat([real, fake]), torch.cat([real_classes, fake_classes]))
         count = len(real)
         return features[:count], logits[:count], logits[count:]
+
+    def _views(self, composite: Tensor, child_object: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Trunk features of the composite and of the masked object, and real/fake logits of the composite."""
+        if self.config.d_norm == "batch":  # its statistics belong to one kind of image
+            features, logits = self.child_d(composite, classes)
+            object_features, _ = self.child_d(child_object, classes)
+        else:
+            both, logits = self.child_d(torch.cat([composite, child_object]), torch.cat([classes, classes]))
+            features, object_features = both.chunk(2)
+        if self.judge is not None and self.features is not None:
+            logits = self.judge(self.features(composite), classes)
+        return features, object_features, logits[: len(classes)]
 
     def _seen_background(self, stages: Stages) -> Tensor:
         """The background as the patch discriminator takes it: classic resizes, slim cuts the middle."""
