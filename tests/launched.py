@@ -77,7 +77,7 @@ def main(data: Path, out: Path) -> None:
     training.gradient_norm = gradient_norm
     if rank == 0:
         shutil.copytree(run, out / "apart-0")
-    apart = end_of(manifest, out / f"apart-{rank}", total_kimg=0.04)
+    apart = end_of(manifest, out / f"apart-{rank}", **RUN | {"total_kimg": 0.04})
     (out / f"apart-{rank}.json").write_text(json.dumps(apart))
 
     training.TrainingState = FullDisk  # type: ignore[misc]
