@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.training_step import Batch, Ours
+from benchmarks.contenders import Batch, Ours
 from finegan_aug.config import FineGANConfig
 
 # Published. NVIDIA H100 SXM data sheet: bf16 without sparsity; NVLink 4 carries 900 GB/s, half of it each way.

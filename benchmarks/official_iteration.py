@@ -9,6 +9,7 @@ tensor.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -59,28 +60,19 @@ class OfficialIteration:
             z, child: noise and codes int64 [N].
         """
         child_planes = torch.zeros(len(child), self.children).scatter_(1, child[:, None], 1)
-        parent_planes = torch.zeros(len(child), self.parents)
-        for i in range(len(child)):  # the parent of each code, one by one
-            code = int(child_planes[i].nonzero())
-            parent_planes[i, code // (self.children // self.parents)] = 1
+        parent_planes = planes_of_parents(child_planes, self.parents)
         drawn: Drawn = self.generator(z, child_planes, parent_planes)
         found = self._background_step(frames, boxes, drawn)
         found |= self._child_step(objects, drawn)
         found |= self._generator_step(drawn, child_planes.nonzero()[:, 1], parent_planes.nonzero()[:, 1])
-        for mean, parameter in zip(self.average, self.generator.parameters(), strict=True):
-            mean.mul_(EMA_DECAY).add_(parameter.detach(), alpha=1 - EMA_DECAY)
+        average_one_by_one(self.average, self.generator.parameters())
         return found
 
     def _background_step(self, frames: Tensor, boxes: Tensor, drawn: Drawn) -> dict[str, float]:
         self.background_d.zero_grad()
         aux, real = self.background_d(frames)
         _, fake = self.background_d(drawn.background_126.detach())
-        weights = torch.ones_like(real)
-        for i in range(len(boxes)):
-            x1, y1, x2, y2 = (boxes[i, k] for k in range(4))
-            if x1 != x2 and y1 != y2:
-                rows, columns = touched(float(y1), float(y2)), touched(float(x1), float(x2))
-                weights[i, :, rows[0] : rows[1], columns[0] : columns[1]] = 0
+        weights = weights_outside(boxes)
         real_loss = (self.bce_each(real, torch.ones_like(real)) * weights).mean()
         share = weights.sum() / weights.numel()
         if share > 0:
@@ -116,7 +108,32 @@ class OfficialIteration:
         return {"generator": loss.item()}
 
 
-def touched(low: float, high: float) -> tuple[int, int]:
+def planes_of_parents(child_planes: Tensor, parents: int) -> Tensor:
+    """One-hot parents [N, parents] of one-hot children [N, children], one by one."""
+    found = torch.zeros(len(child_planes), parents)
+    for i in range(len(child_planes)):
+        found[i, int(child_planes[i].nonzero()) // (child_planes.shape[1] // parents)] = 1
+    return found
+
+
+def weights_outside(boxes: Tensor) -> Tensor:
+    """1 for each unit [N, 1, 24, 24] of the background discriminator that sees no object, 0 for the others."""
+    weights = torch.ones(len(boxes), 1, UNITS, UNITS)
+    for i in range(len(boxes)):
+        x1, y1, x2, y2 = (boxes[i, k] for k in range(4))
+        if x1 != x2 and y1 != y2:
+            rows, columns = _touched(float(y1), float(y2)), _touched(float(x1), float(x2))
+            weights[i, :, rows[0] : rows[1], columns[0] : columns[1]] = 0
+    return weights
+
+
+def average_one_by_one(means: Iterable[Tensor], parameters: Iterable[nn.Parameter]) -> None:
+    """Moves the average of the generator towards its weights, tensor by tensor."""
+    for mean, parameter in zip(means, parameters, strict=True):
+        mean.mul_(EMA_DECAY).add_(parameter.detach(), alpha=1 - EMA_DECAY)
+
+
+def _touched(low: float, high: float) -> tuple[int, int]:
     """First and one past the last unit whose field overlaps or touches low ... high."""
     first = max(0, math.ceil((low - RECEPTIVE_FIELD) / STRIDE))
     return first, max(first, min(UNITS, math.floor(high / STRIDE) + 1))

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.official_iteration import EMA_DECAY, touched
+from benchmarks.official_iteration import average_one_by_one, planes_of_parents, weights_outside
 from benchmarks.official_networks import Initial, Next, OfficialObjectDiscriminator, enlarge, same
 from finegan_aug.config import FineGANConfig
 from finegan_aug.ema import update_ema
@@ -103,7 +103,7 @@ def _generator_parts(config: FineGANConfig, batch: int) -> list[Part]:
         )
     )
     before_stage = Next(32, children)
-    stage = _ours(Generator(config)).child
+    stage = _ours(Generator(config).child)
     parts.append(
         (
             "2 whole child stage (ours with its pictures)",
@@ -142,36 +142,28 @@ def _bookkeeping_parts(config: FineGANConfig, batch: int) -> list[Part]:
     child = torch.arange(batch)
     planes = F.one_hot(child, config.num_children or 0)
 
-    def masks_one_by_one() -> None:
-        weights = torch.ones(batch, 1, 24, 24)
-        for i in range(batch):
-            x1, y1, x2, y2 = (boxes[i, k] for k in range(4))
-            rows, columns = touched(float(y1), float(y2)), touched(float(x1), float(x2))
-            weights[i, :, rows[0] : rows[1], columns[0] : columns[1]] = 0
-
-    def parents_one_by_one() -> None:
-        found = torch.zeros(batch, config.num_parents or 0)
-        for i in range(batch):
-            found[i, int(planes[i].nonzero()) // 10] = 1
-
     generator = Generator(config)
     average = copy.deepcopy(generator)
     weights = list(generator.parameters())
     means = [p.detach().clone() for p in weights]
 
-    def average_one_by_one() -> None:
-        for mean, weight in zip(means, weights, strict=True):
-            mean.mul_(EMA_DECAY).add_(weight.detach(), alpha=1 - EMA_DECAY)
-
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
     plain, fused = torch.optim.Adam(weights, 1e-9), torch.optim.Adam(weights, 1e-9, fused=True)
     return [
-        ("8 box masks: a loop, or a closed form", masks_one_by_one, lambda: geometry.outside_boxes(boxes)),
-        ("9, 10 parents: a loop over one-hot codes, or an index", parents_one_by_one, lambda: to_parent[child]),
+        (
+            "8 box masks: a loop, or a closed form",
+            lambda: weights_outside(boxes),
+            lambda: geometry.outside_boxes(boxes),
+        ),
+        (
+            "9, 10 parents: a loop over one-hot codes, or an index",
+            lambda: planes_of_parents(planes, config.num_parents or 0),
+            lambda: to_parent[child],
+        ),
         (
             "11 average of the generator (ours with buffers)",
-            average_one_by_one,
+            lambda: average_one_by_one(means, weights),
             lambda: update_ema(average, generator, 0.999),
         ),
         ("15 Adam over the generator: torch's default, or fused", plain.step, fused.step),

@@ -63,9 +63,9 @@ def main() -> None:
     if options.serve or options.memory or options.profile:
         if (options.serve or options.memory) != "official":
             prepare_environment()  # read at the first large tensor, so it still counts
-        step, flops = _make(options, options.serve or options.memory or "ours")
+        step = _make(options, options.serve or options.memory or "ours")
         if options.serve:
-            _serve(step, flops)
+            _serve(step, count=options.serve == "ours")
         elif options.memory:
             print(json.dumps(_memory(step)))
         else:
@@ -137,17 +137,17 @@ def _config(options: argparse.Namespace, preset: str | None = None) -> FineGANCo
     return replace(config, ndf=max(4, round(config.ndf * options.width)))
 
 
-def _make(options: argparse.Namespace, name: str) -> tuple[Callable[[], Losses], bool]:
-    """The step of a contender, and whether its operations are to be counted."""
+def _make(options: argparse.Namespace, name: str) -> Callable[[], Losses]:
+    """The step of a contender."""
     if name == "official":
         config = _config(options, "classic")
-        return Official(config, Batch(config, OFFICIAL_BATCH)).step, False
+        return Official(config, Batch(config, OFFICIAL_BATCH)).step
     config = _config(options)
-    return Ours(config, Batch(config, options.batch)).step, True
+    return Ours(config, Batch(config, options.batch)).step
 
 
-def _serve(step: Callable[[], Losses], count: bool) -> None:
-    """First the losses of a step, then the seconds of what each line of input asks for."""
+def _serve(step: Callable[[], Losses], *, count: bool) -> None:
+    """First the losses of a step, then the seconds of what each line of input asks for; `count` the operations."""
     answers = sys.stdout
     sys.stdout = sys.stderr
     first: dict[str, Any] = {"losses": step()}
