@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from test_game import (
@@ -38,6 +39,7 @@ from finegan_aug.models.projected import (
     FrozenFeatures,
     ProjectedJudge,
     ScaleJudge,
+    fold_batch_norm,
     packaged_stages,
 )
 from finegan_aug.training import train
@@ -135,6 +137,27 @@ def test_gradients_pass_through_the_frozen_features_to_the_image_and_none_stays(
         assert gradient.abs().max() > 0
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
     assert not any(module.training for module in frozen.modules())
+
+
+def test_under_autocast_a_processor_takes_gradients_in_float32_and_the_rest_in_half() -> None:
+    frozen, images = FrozenFeatures(small_stages(), 64, 0), noise(2, 3, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        passed, alone = frozen(images.clone().requires_grad_()), frozen(images)
+    for half, whole, expected in zip(alone, passed, frozen(images), strict=True):
+        assert half.dtype == torch.bfloat16
+        assert torch.equal(whole, expected)
+
+
+def test_folded_batch_norms_change_no_map_and_none_is_left() -> None:
+    network = timm.create_model("tf_efficientnet_lite0").eval().requires_grad_(False)
+    images, draw = noise(2, 3, 64, 64), torch.Generator().manual_seed(1)
+    for norm in [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]:
+        norm.running_mean.normal_(generator=draw)
+        norm.running_var.uniform_(0.5, 2.0, generator=draw)
+    expected = network.forward_features(images)
+    fold_batch_norm(network)
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in network.modules())
+    torch.testing.assert_close(network.forward_features(images), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_packaged_network_is_cut_where_its_maps_have_these_strides() -> None:
