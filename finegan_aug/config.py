@@ -98,11 +98,13 @@ class FineGANConfig:
 
     boxes: Boxes = "given"  # where the object is: box files, masks, or not known
     background_without_boxes: WithoutBoxes = "skip"  # what the patch discriminator sees without boxes
+    warp: bool = True  # boxes none: in training, objects are moved, turned and scaled before they are composed
 
     background_weight: float = 10.0  # real/fake loss of the background patches (official: 10)
     judge: Judge = "trunk"  # says real or fake of whole images; projected: from frozen features of an ImageNet network
     judge_px: int | None = None  # projected: side that it sees images at; None: their own, at least 64
     class_weight: float = 1.0  # tied: class of real labelled crops, information head
+    child_code_weight: float = 1.0  # child code on the masked object; less leaves images of one code more freedom
     composite_code_weight: float = 1.0  # tied: child code on the composite image beside the masked object
     projection: bool = True  # tied: the child discriminator judges an image together with its class
     label_trunk: bool = True  # tied: the class of real labelled crops also trains the child discriminator's trunk

@@ -204,7 +204,9 @@ def test_the_discriminator_terms_are_those_of_the_design(d_norm: str) -> None:
 @pytest.mark.parametrize("d_norm", ["group", "batch", "none"])
 @pytest.mark.parametrize("boxes", ["given", "none"])
 def test_the_generator_terms_are_those_of_the_design(d_norm: str, boxes: str) -> None:
-    game = make_game(d_norm=d_norm, boxes=boxes, background_weight=7.0, composite_code_weight=3.0)
+    game = make_game(
+        d_norm=d_norm, boxes=boxes, background_weight=7.0, child_code_weight=0.5, composite_code_weight=3.0
+    )
     fake = fakes(game)
     s = fake.stages
     # Without boxes the object is cut out of the composite, with boxes it is the foreground alone.
@@ -214,7 +216,7 @@ def test_the_generator_terms_are_those_of_the_design(d_norm: str, boxes: str) ->
     expected = {
         "g_child": bce(logits, 1),
         "g_parent_code": F.cross_entropy(game.parent_d(s.parent_mask * parent), fake.parent),
-        "g_child_code": F.cross_entropy(game.info(object_features), fake.child),
+        "g_child_code": 0.5 * F.cross_entropy(game.info(object_features), fake.child),
         "g_composite_code": 3 * F.cross_entropy(game.info(features), fake.child),
         "g_parent_mask_size": 10 * losses.mask_size_loss(s.parent_mask, 0.1, 0.5),
         "g_child_mask_size": 10 * losses.mask_size_loss(s.child_mask, 0.1, 0.5),
@@ -322,7 +324,7 @@ def test_a_forward_pairs_codes_with_their_parents_and_draws_with_their_places() 
     torch.testing.assert_close(fake.draws[4:], fakes(game, range(104, 108)).draws, rtol=0, atol=0)
 
 
-def test_only_without_boxes_objects_are_moved() -> None:
+def test_only_without_boxes_objects_are_moved_and_then_only_if_asked() -> None:
     """Same weights, same noise: masks differ by the warp, backgrounds do not."""
     still, moved = make_game(boxes="given"), make_game(boxes="none")
     assert still.generator.state_dict().keys() == moved.generator.state_dict().keys()
@@ -330,6 +332,9 @@ def test_only_without_boxes_objects_are_moved() -> None:
     plain, warped = fakes(still).stages, fakes(moved).stages
     torch.testing.assert_close(warped.background, plain.background)
     assert (warped.child_mask - plain.child_mask).abs().mean() > 0.01
+    unmoved = make_game(boxes="none", warp=False)
+    unmoved.generator.load_state_dict(still.generator.state_dict())
+    torch.testing.assert_close(fakes(unmoved).stages.child_mask, plain.child_mask)
 
 
 def test_the_random_grid_is_the_affine_map_of_the_design() -> None:

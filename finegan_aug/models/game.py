@@ -133,7 +133,7 @@ class FineGAN:
     def forward(self, z: Tensor, child: Tensor, positions: range) -> FakeBatch:
         """One generator forward in training mode, with the draws of its augmentation."""
         grid = None
-        if self.config.boxes == "none":
+        if self.config.boxes == "none" and self.config.warp:
             u = torch.from_numpy(uniforms(seed_for(self.config.seed, "warp"), list(positions), 4)).float()
             grid = random_grid(u.to(z.device), self.config.resolution)
         stages = self.generator(z, child, grid=grid)
@@ -194,7 +194,7 @@ class FineGAN:
         features, object_features, logits = self._views(composite, child_object, classes)
         hinge = self.judge is not None
         terms["g_child"] = losses.hinge_generator_loss(logits) if hinge else losses.real_loss(logits)
-        terms["g_child_code"] = losses.code_loss(self.info(object_features), fake.child)
+        terms["g_child_code"] = config.child_code_weight * losses.code_loss(self.info(object_features), fake.child)
         if (self.tied or no_box) and config.composite_code_weight > 0:
             code = losses.code_loss(self.info(features), fake.child)
             terms["g_composite_code"] = config.composite_code_weight * code
