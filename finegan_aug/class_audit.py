@@ -11,8 +11,8 @@ from torch import Tensor
 from finegan_aug.codes import audit_codes, child_to_class
 from finegan_aug.config import FineGANConfig
 from finegan_aug.evaluation import class_consistency
-from finegan_aug.features import Extractor
 from finegan_aug.files import JSON
+from finegan_aug.judging import Judge
 
 
 class CodeMap(NamedTuple):
@@ -79,17 +79,22 @@ class Made(NamedTuple):
     kept: Tensor | None  # bool [N], by the filter
 
 
-def consistency(made: Made, judge: Extractor, classes: Sequence[str]) -> tuple[list[JSON], list[JSON]]:
-    """Rows for all images together, before and after the filter, and one row for each class for the audit."""
+def consistency(made: Made, judge: Judge, classes: Sequence[str]) -> tuple[list[JSON], list[JSON]]:
+    """Rows for all images together, before and after the filter, and one row for each class for the audit.
+
+    Each row for all says how many photographs the judge learned from (`n_real`), and its own accuracy on others.
+    """
     if len(made.images) == 0:
         return [], []
-    right = judge.logits(made.images).argmax(dim=1) == made.intended
-    rows = [class_consistency(images=made.images, labels=made.intended, judge=judge, split="train")]
+    sight = judge.extractor
+    right = sight.logits(made.images).argmax(dim=1) == made.intended
+    rows = [class_consistency(images=made.images, labels=made.intended, judge=sight, split="train")]
     if made.kept is not None and bool(made.kept.any()):
         row = class_consistency(
-            images=made.images[made.kept], labels=made.intended[made.kept], judge=judge, split="train"
+            images=made.images[made.kept], labels=made.intended[made.kept], judge=sight, split="train"
         )
         rows.append({**row, "metric": "class_consistency_after_filter"})
+    rows = [{**row, "n_real": judge.learned, "judge_accuracy": judge.accuracy} for row in rows]
     by_class: list[JSON] = []
     for label, name in enumerate(classes):
         before = made.intended == label

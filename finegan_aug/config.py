@@ -16,6 +16,7 @@ Norm = Literal["batch", "group", "none"]
 Precision = Literal["auto", "fp32", "bf16"]
 WithoutBoxes = Literal["skip", "border"]
 Judge = Literal["trunk", "projected"]
+Knowledge = Literal["own", "packaged"]  # learned from these photographs alone, or on top of ImageNet features
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class FineGANConfig:
     mask_entropy_weight: float = 0.4  # makes masks say yes or no
     diffaugment: tuple[str, ...] = ("translation",)  # of color, translation, cutout; child discriminator's inputs
     pseudo_labels: float | None = 0.95  # tied: name unlabelled images above this confidence of a teacher; None: never
+    teacher: Knowledge = "own"  # who names them: a network trained on the labelled ones, or packaged ImageNet features
 
     official_crops: bool = False  # official data path: object crops resized twice (at 128 px: 304, 256, 128 pixels)
 
@@ -150,7 +152,8 @@ class FineGANConfig:
                 else "drop --resolution",
             )
         words = {"labels": Labels, "boxes": Boxes, "d_norm": Norm, "precision": Precision}
-        for name, kind in {**words, "background_without_boxes": WithoutBoxes, "judge": Judge}.items():
+        words |= {"background_without_boxes": WithoutBoxes, "judge": Judge, "teacher": Knowledge}
+        for name, kind in words.items():
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(
                     f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}",

@@ -21,7 +21,7 @@ from finegan_aug.config import FineGANConfig
 from finegan_aug.data.folder import load_data
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.preparation import check_sizes, launched, settled_precision
-from finegan_aug.pseudo_labels import TEACHER_KIMG
+from finegan_aug.pseudo_labels import TEACHER_KIMG, asks_teacher
 from finegan_aug.training import train
 
 STEPS_SEC = 8.0  # what the timed steps may take together, if more than the needed two are to be timed
@@ -147,8 +147,9 @@ def _warnings(config: FineGANConfig, manifest: Manifest, report: DryRunReport) -
         yield "the disk is too small: free space or choose another --out"
     if report.step_sec + report.save_sec > GRACE_SEC:
         yield f"a step and a checkpoint take over {GRACE_SEC:.0f} s: a launcher that is stopped may cut them off"
-    if config.labels == "tied" and config.pseudo_labels is not None and manifest.of("train", labelled=False):
-        yield f"a teacher will first name unlabelled images; its {TEACHER_KIMG:.0f} kimg are not counted here"
+    if asks_teacher(config, manifest):
+        cost = f"its {TEACHER_KIMG:.0f} kimg are" if config.teacher == "own" else "that is"
+        yield f"a teacher will first name unlabelled images; {cost} not counted here"
 
 
 def _step_sec(folder: Path) -> float:

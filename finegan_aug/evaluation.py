@@ -71,17 +71,17 @@ def _rows_of(extractor: Extractor, real: Reference, fake: Tensor, *, seed: int, 
         warnings.append(f"fewer images than features ({dimensions}): biased upwards, compare at equal n only")
     distance = kid(real=real_features, fake=fake_features, seed=seed)
     scores = prdc(real=real_features, fake=fake_features, k=min(5, len(real_features) - 1, len(fake) - 1))
-    rows = [_row("fid", fid(real=real.gaussian, fake=fake_features), base, warnings=warnings)]
-    rows.append(_row("kid", distance.mean, base, interval=distance.interval, std=distance.std))
-    rows += [_row(name, value, base) for name, value in scores._asdict().items()]
+    rows = [metric_row("fid", fid(real=real.gaussian, fake=fake_features), base, warnings=warnings)]
+    rows.append(metric_row("kid", distance.mean, base, interval=distance.interval, std=distance.std))
+    rows += [metric_row(name, value, base) for name, value in scores._asdict().items()]
     if real.logits is not None:
         for name, logits in (("inception_score", extractor.logits(fake)), ("inception_score_real", real.logits)):
             score = inception_score(logits, splits=min(10, len(logits)), seed=seed)
-            rows.append(_row(name, score.mean, base, std=score.std))
+            rows.append(metric_row(name, score.mean, base, std=score.std))
     return rows
 
 
-def _row(
+def metric_row(
     metric: str,
     value: float,
     base: JSON,
@@ -90,6 +90,7 @@ def _row(
     std: float | None = None,
     warnings: Sequence[str] = (),
 ) -> JSON:
+    """One row as from `evaluate_images`; `base` holds extractor, counts and split."""
     bounds = None if interval is None else list(interval)
     return {"metric": metric, "value": value, "interval": bounds, "std": std, **base, "warnings": list(warnings)}
 
@@ -115,7 +116,7 @@ def class_consistency(*, images: Tensor, labels: Tensor, judge: Extractor, split
         "n_fake": len(images),
         "split": split,
     }
-    return _row("class_consistency", share, base, interval=wilson_interval(share, len(images)))
+    return metric_row("class_consistency", share, base, interval=wilson_interval(share, len(images)))
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
@@ -194,11 +195,11 @@ def cluster_with_generated(
 def clustering_rows(*, labels: npt.NDArray[np.int64], clusters: npt.NDArray[np.int64], base: JSON) -> list[JSON]:
     """Rows for NMI with each average, accuracy after the best match, and the adjusted Rand index."""
     rows = [
-        _row("nmi_geometric", nmi(labels=labels, clusters=clusters, average="geometric"), base),
-        _row("nmi_arithmetic", nmi(labels=labels, clusters=clusters, average="arithmetic"), base),
-        _row("nmi_max", nmi(labels=labels, clusters=clusters, average="max"), base),
+        metric_row("nmi_geometric", nmi(labels=labels, clusters=clusters, average="geometric"), base),
+        metric_row("nmi_arithmetic", nmi(labels=labels, clusters=clusters, average="arithmetic"), base),
+        metric_row("nmi_max", nmi(labels=labels, clusters=clusters, average="max"), base),
     ]
     accuracy = clustering_accuracy(labels=labels, clusters=clusters)
-    rows.append(_row("clustering_accuracy", accuracy, base, interval=wilson_interval(accuracy, len(labels))))
-    rows.append(_row("ari", ari(labels=labels, clusters=clusters), base))
+    rows.append(metric_row("clustering_accuracy", accuracy, base, interval=wilson_interval(accuracy, len(labels))))
+    rows.append(metric_row("ari", ari(labels=labels, clusters=clusters), base))
     return rows

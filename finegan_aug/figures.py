@@ -24,6 +24,7 @@ BLOCK = 32  # images drawn at once
 ROWS = 8
 MOST_CODES = 12  # of the codes, when there are more, this many are shown, evenly spread
 PAIRS = 24
+FAILURES = 8  # of each class
 GROUPS = 4  # parents shown, each with several of its children
 CHILDREN_OF_GROUP = 3
 STOPS = 3  # noises that the walk leads through
@@ -90,6 +91,20 @@ def write_nearest(path: Path, *, real: Tensor, fake: Tensor, features_fn: Callab
     distance, nearest = torch.cdist(features_fn(fake).double(), features_fn(real).double()).min(dim=1)
     closest = distance.argsort(stable=True)[:PAIRS]
     save_grid(path, torch.stack([fake[closest], real[nearest[closest]]], dim=1).flatten(0, 1), columns=8)
+
+
+def write_failures(path: Path, *, images: Tensor, intended: Tensor, answers: Tensor, num_classes: int) -> None:
+    """A row for each class: the first generated images that a judge takes for another class; white where it is right.
+
+    Args:
+        images: uint8 [N, 3, S, S].
+        intended, answers: int64 [N], the class each was made for, and the one that the judge sees.
+    """
+    sheet = images.new_full((num_classes, FAILURES, *images.shape[1:]), 255)
+    for label in range(num_classes):
+        wrong = images[(intended == label) & (answers != label)][:FAILURES]
+        sheet[label, : len(wrong)] = wrong
+    save_grid(path, sheet.flatten(0, 1), FAILURES)
 
 
 def evenly_spread(count: int, most: int = MOST_CODES) -> Tensor:

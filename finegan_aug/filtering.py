@@ -22,6 +22,7 @@ from torch import Tensor
 
 from finegan_aug.data.duplicates import MAX_DISTANCE, MIN_EVIDENCE, dhash, mirrored, to_integers
 from finegan_aug.errors import ConfigError, DataError
+from finegan_aug.nearest import copy_distance, nearest_distances
 from finegan_aug.synthetic import Header, SyntheticRow, read_rows, write_manifest
 from finegan_aug.synthetic_index import SyntheticIndex, open_index
 
@@ -231,26 +232,12 @@ def _feature_distances(
 ) -> tuple[Floats, float]:
     """Distance of each image to its nearest training image, by entry, and the distance below which it is a copy."""
     real = train_features.detach().double().cpu()
-    between = torch.cat([_nearest(part, real, own=start) for start, part in _parts(real)])
-    threshold = float(torch.quantile(between, 0.01)) if len(real) > 1 else 0.0
     distance = np.full(len(chain.rows), np.inf)
     for chosen, images in read.batches(chain.alive()):
-        distance[chosen] = _nearest(features_fn(images).detach().double().cpu(), real).numpy()
+        distance[chosen] = nearest_distances(features_fn(images).detach().double().cpu(), real).numpy()
     for entry in chain.alive():
         chain.scores[entry]["train_distance"] = float(distance[entry])
-    return distance, threshold
-
-
-def _parts(rows: Tensor) -> Iterator[tuple[int, Tensor]]:
-    return ((start, rows[start : start + 512]) for start in range(0, len(rows), 512))
-
-
-def _nearest(rows: Tensor, real: Tensor, own: int | None = None) -> Tensor:
-    """Euclidean distance of each row to the nearest of `real`; `own`: rows are part of `real` from there on."""
-    distances = torch.cdist(rows, real, compute_mode="donot_use_mm_for_euclid_dist")
-    if own is not None:
-        distances[torch.arange(len(rows)), own + torch.arange(len(rows))] = math.inf
-    return distances.amin(1)
+    return distance, copy_distance(real)
 
 
 def _hash_distances(train_dhashes: Sequence[str], index: SyntheticIndex, chain: _Chain) -> Entries:

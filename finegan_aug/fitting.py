@@ -88,13 +88,13 @@ def confident_labels(
         images: uint8 [N, 3, S, S].
         confidence: least probability of the answer.
     """
-    answers = sure_answers(classifier, images, confidence=confidence).to(images.device)
+    answers = sure_answers(classifier.logits(images), confidence=confidence).to(images.device)
     return images[answers >= 0], answers[answers >= 0]
 
 
-def sure_answers(classifier: SmallClassifier, images: Tensor, *, confidence: float) -> Tensor:
-    """The classifier's answer for each of images uint8 [N, 3, S, S], int64 [N]; -1 where it is less sure than that."""
-    probability, answer = classifier.logits(images).softmax(dim=1).max(dim=1)
+def sure_answers(logits: Tensor, *, confidence: float) -> Tensor:
+    """A classifier's answer for each row of its logits [N, C], int64 [N]; -1 where it is less sure than that."""
+    probability, answer = logits.softmax(dim=1).max(dim=1)
     return torch.where(probability >= confidence, answer, -1)
 
 
@@ -155,6 +155,15 @@ def _check(images: Tensor, labels: Tensor, num_classes: int, unlabelled: Tensor 
                 f"{name} must be uint8 [N, 3, S, S] with N >= 1 and S >= 16, found {batch.dtype} {list(batch.shape)}",
                 "pass square crops of one size",
             )
+    check_labels(images, labels, num_classes)
+
+
+def check_labels(images: Tensor, labels: Tensor, num_classes: int) -> None:
+    """Refuse labels that are not int64 [N] in 0 .. num_classes - 1, one for each of N images.
+
+    Raises:
+        DataError: see above.
+    """
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise DataError(
             f"labels must be int64 [{len(images)}], found {labels.dtype} {list(labels.shape)}",

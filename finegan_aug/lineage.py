@@ -46,7 +46,7 @@ class Lineage:
     fraction: float | None = None  # of the training part
     pair: int | None = None  # number of the draw
     code_to_class: tuple[int, ...] | None = None  # label of each child code, -1: abstains
-    parents: tuple[JSON, ...] = field(default_factory=tuple)  # of anything built upon: {"kind", "sha256", ...}
+    parents: tuple[JSON, ...] = field(default_factory=tuple)  # of anything built upon, see `imagenet_parent`
 
     def with_role(self, role: str, sha256s: Iterable[str]) -> Lineage:
         """The same lineage after these real images were also used for `role`."""
@@ -55,6 +55,17 @@ class Lineage:
         for sha256 in sha256s:
             images[sha256] = tuple(sorted({role, *images.get(sha256, ())}))
         return replace(self, real_images=images)
+
+
+def imagenet_parent(used_by: str, name: str, sha256: str) -> JSON:
+    """An entry of `parents`: the set imports features of a network that was trained on ImageNet.
+
+    Args:
+        used_by: judge or teacher of the generator, or filter_teacher.
+        name: of the network in timm.
+        sha256: of its weights.
+    """
+    return {"kind": "pretrained features", "data": "ImageNet", "name": name, "sha256": sha256, "used_by": used_by}
 
 
 def write_lineage(out_dir: Path, lineage: Lineage) -> None:

@@ -20,8 +20,8 @@ from finegan_aug import __version__
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest, write_manifest
 from finegan_aug.errors import CheckpointError, ConfigError, FineGANAugError, StorageError, WorldSizeError
-from finegan_aug.features import packaged_sha256
 from finegan_aug.files import JSON, read_json, write_json
+from finegan_aug.packaged import packaged_sha256
 from finegan_aug.randomness import seed_for
 from finegan_aug.run_folder import ensure_same_config, run_lock, write_status
 
@@ -129,6 +129,8 @@ def settled_values(config: FineGANConfig, manifest: Manifest) -> JSON:
     }
     if config.judge == "projected":  # its frozen weights come from their package and stand in no checkpoint
         settled["judge_sha256"] = packaged_sha256()
+    if config.teacher == "packaged":
+        settled["teacher_sha256"] = packaged_sha256()
     return settled
 
 
@@ -217,6 +219,7 @@ def ensure_alike(accelerator: Accelerator, settled: JSON, checkpoint: Path | Non
         "configuration": json.dumps(settled["config"]),
         "data": settled["data_sha256"],
         "judge": settled.get("judge_sha256", "none"),
+        "teacher": settled.get("teacher_sha256", "none"),
         "checkpoint": checkpoint.name if checkpoint else "none",
     }
     own = torch.tensor([[seed_for(0, value) for value in found.values()]], device=accelerator.device)

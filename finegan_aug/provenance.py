@@ -9,8 +9,10 @@ from pathlib import Path
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.errors import DataError
-from finegan_aug.files import JSON
-from finegan_aug.lineage import UNLABELLED, Lineage, read_lineage, write_lineage
+from finegan_aug.files import JSON, read_json
+from finegan_aug.lineage import UNLABELLED, Lineage, imagenet_parent, read_lineage, write_lineage
+from finegan_aug.packaged import LITE0
+from finegan_aug.pseudo_labels import asks_teacher
 from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, read_rows, write_manifest
 
 IMPORTED = "imported.json"  # in a run folder: files by which others began it, on photographs that are not known here
@@ -37,29 +39,33 @@ def _are_written(out_dir: Path, header: Header, rows: list[SyntheticRow], lineag
     except DataError:
         return False  # damaged, so written anew
     same_images = [(row.file, row.sha256) for row in found] == [(row.file, row.sha256) for row in rows]
-    same_origin = not (before and lineage) or replace(before, real_images=lineage.real_images) == lineage
+    same_origin = True
+    if before and lineage:  # a filter adds roles and parents
+        noted = all(parent in before.parents for parent in lineage.parents)
+        same_origin = noted and replace(before, real_images=lineage.real_images, parents=lineage.parents) == lineage
     return same_images and same_origin and replace(found_header, filter=None) == header
 
 
-def generator_entry(config: FineGANConfig, checkpoint_sha256: str, seen_images: int) -> JSON:
-    """What a lineage says of the generator."""
-    return {
+def set_lineage(
+    run_dir: Path,
+    config: FineGANConfig,
+    manifest: Manifest,
+    checkpoint_sha256: str,
+    seen_images: int,
+    code_to_class: tuple[int, ...],
+    fraction: float | None,
+    pair: int | None,
+) -> Lineage:
+    """Every training image with its role: its label was used, it only told codes from classes, or it was looked at.
+
+    The parents are the pretrained features that judged the generator or named its photographs.
+    """
+    generator: JSON = {
         "kind": f"finegan {config.network}",
         "config_sha256": config_sha256(config),
         "checkpoint_sha256": checkpoint_sha256,
         "seen_images": seen_images,
     }
-
-
-def set_lineage(
-    config: FineGANConfig,
-    manifest: Manifest,
-    generator: JSON,
-    code_to_class: tuple[int, ...],
-    fraction: float | None,
-    pair: int | None,
-) -> Lineage:
-    """Every training image with its role: its label was used, it only told codes from classes, or it was looked at."""
     train = manifest.of("train")
     with_label = ("gan_train",) if config.labels == "tied" else ("code_map", UNLABELLED)
     return Lineage(
@@ -72,7 +78,18 @@ def set_lineage(
         fraction=fraction,
         pair=pair,
         code_to_class=code_to_class,
+        parents=_imported_features(run_dir, config, manifest),
     )
+
+
+def _imported_features(run_dir: Path, config: FineGANConfig, manifest: Manifest) -> tuple[JSON, ...]:
+    """An entry for each use of packaged features in the training, with the hash that the run notes."""
+    roles = {
+        "judge": config.judge == "projected",
+        "teacher": config.teacher == "packaged" and asks_teacher(config, manifest),
+    }
+    noted = read_json(run_dir / "config.json")
+    return tuple(imagenet_parent(role, LITE0, noted[f"{role}_sha256"]) for role, used in roles.items() if used)
 
 
 def config_sha256(config: FineGANConfig) -> str:

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from finegan_aug.config import FineGANConfig
+from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.views import Crops
 from finegan_aug.files import read_json, write_json
 from finegan_aug.fitting import fit_classifier, sure_answers
+from finegan_aug.probe import Probe, packaged_probe
+from finegan_aug.small_cnn import SmallClassifier
 
 TEACHER_KIMG = 16.0
 
@@ -18,8 +21,13 @@ TEACHER_KIMG = 16.0
 def training_labels(config: FineGANConfig, crops: Crops, run_dir: Path) -> Tensor:
     """Labels for training, int64 [len(crops)], -1 for none; kept in run_dir/labels.json.
 
-    With tied labels and unlabelled images a small network, trained on the labelled crops and in rounds on its own sure
-    answers for the others (see `finegan_aug.fitting`), names those it is sure of. Discovered codes use no label at all.
+    With tied labels and unlabelled images a teacher that learned from the labelled crops names those it is sure of:
+    `own` is a small network, trained also in rounds on its own sure answers for the others (see `finegan_aug.fitting`),
+    `packaged` a probe on the features of an ImageNet network (see `finegan_aug.probe`). Discovered codes use no label
+    at all.
+
+    Raises:
+        ConfigError: the packaged teacher is not installed.
     """
     own = crops.labels.cpu()
     if config.labels == "discovered":
@@ -32,19 +40,29 @@ def training_labels(config: FineGANConfig, crops: Crops, run_dir: Path) -> Tenso
     return torch.tensor(read_json(path)["labels"], dtype=torch.int64)
 
 
+def asks_teacher(config: FineGANConfig, manifest: Manifest) -> bool:
+    """Whether a teacher names photographs for a training on these: there are some with and some without a label."""
+    wanted = config.labels == "tied" and config.pseudo_labels is not None
+    return wanted and len({image.labelled for image in manifest.of("train")}) == 2
+
+
 def _named_by_teacher(config: FineGANConfig, crops: Crops, own: Tensor, run_dir: Path) -> dict[str, object]:
     images = crops.objects_center_uint8(torch.arange(len(crops), device=crops.device))
     known = own >= 0
-    teacher = fit_classifier(
-        images[known],
-        own[known],
-        num_classes=config.num_classes or 0,
-        seed=config.seed,
-        kimg=TEACHER_KIMG,
-        unlabelled=images[~known],
-    )
+    teacher: Probe | SmallClassifier
+    if config.teacher == "packaged":
+        teacher = packaged_probe(images[known], own[known], num_classes=config.num_classes or 0)
+    else:
+        teacher = fit_classifier(
+            images[known],
+            own[known],
+            num_classes=config.num_classes or 0,
+            seed=config.seed,
+            kimg=TEACHER_KIMG,
+            unlabelled=images[~known],
+        )
     teacher.save(run_dir / "teacher")
-    answers = sure_answers(teacher, images, confidence=config.pseudo_labels or 1.0).cpu()
+    answers = sure_answers(teacher.logits(images), confidence=config.pseudo_labels or 1.0).cpu()
     labels = torch.where(known, own, answers)
     return {
         "labels": labels.tolist(),

@@ -9,30 +9,31 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from finegan_aug.checkpoint import latest_checkpoint
 from finegan_aug.class_audit import CodeMap, Made, consistency, map_codes
-from finegan_aug.codes import deal_codes
-from finegan_aug.config import FineGANConfig
+from finegan_aug.config import FineGANConfig, Knowledge
 from finegan_aug.data.crops import build_crops
 from finegan_aug.data.manifest import Manifest, read_manifest
 from finegan_aug.errors import ConfigError, DataError
-from finegan_aug.evaluation import class_consistency, cluster_with_generated, evaluate_images
-from finegan_aug.features import Extractor, fit_classifier, inception_extractor, packaged_extractor, small_cnn_extractor
-from finegan_aug.figures import BLOCK, draw, write_figures, write_nearest
+from finegan_aug.evaluation import cluster_with_generated, evaluate_images
+from finegan_aug.features import Extractor, inception_extractor
+from finegan_aug.figures import write_failures, write_figures, write_nearest
 from finegan_aug.files import JSON, read_json, sha256_file, write_json
-from finegan_aug.grids import to_uint8
+from finegan_aug.judging import Judge, JudgeLabels, Photographs, fit_judge
 from finegan_aug.models.finegan import Generator
-from finegan_aug.randomness import normals, permutation, seed_for
+from finegan_aug.packaged import LITE0, LITE2, packaged_extractor
+from finegan_aug.randomness import permutation, seed_for
+from finegan_aug.samples import redraw, sample
+from finegan_aug.set_measures import set_rows
 from finegan_aug.synthesis import load_generator
 from finegan_aug.synthetic import SyntheticRow, read_rows
 
 Split = Literal["train", "val"]
-HELD_OUT_SHARE = 0.2  # of the labelled images, to measure the judge where there is no val split
 
 
 def evaluate_run(
@@ -41,6 +42,8 @@ def evaluate_run(
     synthetic_dir: str | Path | None = None,
     split: Split = "train",
     samples: int = 1200,
+    judge: Knowledge = "own",
+    judge_labels: JudgeLabels = "budget",
     judge_kimg: float = 8.0,
     clustering: bool = True,
     clustering_kimg: float = 3.0,
@@ -50,8 +53,9 @@ def evaluate_run(
     """Measures the averaged generator of a run; writes evaluation.json, audit.json and figures/ into it.
 
     Generated images have tied codes, every child code equally often; photographs are central object crops, as the
-    discriminator sees them but without randomness (finegan.md 9.1). The judge is a small network trained on the
-    labelled train split; its features also serve FID and KID beside those of every other extractor there is.
+    discriminator sees them but without randomness (finegan.md 9.1). A judge that learned from labelled photographs of
+    the train split says which class an image shows; in its features coverage within classes and memorisation are
+    measured. FID and KID have the features of the small judge and of every other extractor there is.
 
     Args:
         run_dir: a training run with a checkpoint; its data.jsonl says which photographs.
@@ -59,7 +63,10 @@ def evaluate_run(
             once more in the crop view, before and after the filter; at most `samples` of them.
         split: photographs that the generated images are compared with.
         samples: generated images, rounded up to equally many for each code; at most as many photographs are used.
-        judge_kimg: length of the judge's training, thousands of images.
+        judge: "own", a small network trained from scratch; "packaged", a probe on the features of EfficientNet-Lite2.
+        judge_labels: which labels of the train split the judge learns from: those of the labelled "budget", or "all",
+            also those that neither generator nor filter may use; nothing but measures follows from it.
+        judge_kimg: length of the training of the judge "own", thousands of images.
         clustering: also cluster photographs by networks trained on generated images (section 4.4 of the paper).
             With discovered codes these networks always run, since they tell which code is which class.
         clustering_kimg: length of training of each of the two networks.
@@ -71,21 +78,19 @@ def evaluate_run(
 
     Raises:
         CheckpointError: the run has no good checkpoint.
-        ConfigError: the test split is asked for.
+        ConfigError: the test split is asked for, a judge that is not there, or one that must not choose codes.
         DataError: no labelled photograph, an empty split, or a synthetic set of another checkpoint.
     """
-    if split not in get_args(Split):
-        raise ConfigError(
-            f"split must be train or val, found {split!r}", "leave the test images to the comparison of classifiers"
-        )
     run = _open(Path(run_dir))
+    _check_options(run.config, split, judge, judge_labels)
     checked_rows = None if synthetic_dir is None else _rows_of_set(Path(synthetic_dir), run, samples)
     train = _photographs(run, "train")
-    judge, judge_rows = _judge(run, train, kimg=judge_kimg, seed=seed)
+    to_measure, val = (train, _validation(run)) if judge_labels == "budget" else (_with_every_label(run, train), None)
+    judged_by = fit_judge(judge, to_measure, val, num_classes=len(run.manifest.classes), kimg=judge_kimg, seed=seed)
     fake, child, _ = sample(run.generator, run.config, samples, seed_for(seed, "evaluate/samples"))
 
-    extractors = [judge, *_pretrained(run.config, inception_weights)]
-    rows = _image_rows(run, train, fake, extractors, split=split, samples=samples, seed=seed) + judge_rows
+    extractors = [*([judged_by.extractor] if judge == "own" else []), *_pretrained(run.config, inception_weights)]
+    rows = _image_rows(run, train, fake, extractors, split=split, samples=samples, seed=seed)
 
     codes = None  # of the labelled photographs
     if clustering or run.config.labels == "discovered":
@@ -97,7 +102,7 @@ def evaluate_run(
         codes=codes,
         labels=train.labels[train.labels >= 0],
         child=child,
-        answers=judge.logits(fake).argmax(dim=1),
+        answers=judged_by.extractor.logits(fake).argmax(dim=1),
     )
 
     if checked_rows is None:
@@ -105,15 +110,17 @@ def evaluate_run(
         made = Made(fake[intended >= 0], intended[intended >= 0], None)
     else:
         made = _redrawn(run, checked_rows)
-    consistency_rows, by_class = consistency(made, judge, run.manifest.classes)
-    rows += consistency_rows
+    consistency_rows, by_class = consistency(made, judged_by, run.manifest.classes)
+    variety_rows = set_rows(made, to_measure, judged_by.extractor, run.manifest.classes, seed=seed)
+    rows += [*judged_by.rows, *consistency_rows, *variety_rows]
 
-    _write_audit(run, f"{judge.name}, {judge_kimg:g} kimg on the labelled train split", judge_rows, by_class, code_map)
-    write_figures(run.folder, seed=seed)
-    write_nearest(run.folder / "figures" / "nearest.png", real=train.images, fake=fake, features_fn=judge.features)
+    _write_audit(run, judged_by, by_class, code_map)
+    _write_figures(run, train, fake, made, judged_by.extractor, seed=seed)
     settings: JSON = {
         "checkpoint_sha256": run.checkpoint_sha256,
         "seed": seed,
+        "judge": judge,
+        "judge_labels": judge_labels,
         "judge_kimg": judge_kimg,
         "clustering_kimg": clustering_kimg,
         "synthetic_set": synthetic_dir is not None,
@@ -122,10 +129,26 @@ def evaluate_run(
     return run.folder / "evaluation.json"
 
 
-def _write_audit(run: _Run, judge: str, judge_rows: list[JSON], by_class: list[JSON], code_map: CodeMap) -> None:
+def _check_options(config: FineGANConfig, split: str, judge: str, judge_labels: str) -> None:
+    if split not in get_args(Split):
+        raise ConfigError(
+            f"split must be train or val, found {split!r}", "leave the test images to the comparison of classifiers"
+        )
+    for name, value, kind in (("judge", judge, Knowledge), ("judge_labels", judge_labels, JudgeLabels)):
+        if value not in get_args(kind):
+            raise ConfigError(f"{name} must be {' or '.join(get_args(kind))}, found {value!r}", f"change --{name}")
+    if config.labels == "discovered" and (judge, judge_labels) != ("own", "budget"):
+        raise ConfigError(
+            "with discovered labels the judge has a say in which code is which class, so it must be own, with labels "
+            f"of the budget, found {judge} with {judge_labels}",
+            "leave --judge and --judge-labels out",
+        )
+
+
+def _write_audit(run: _Run, judge: Judge, by_class: list[JSON], code_map: CodeMap) -> None:
     content = {
-        "judge": judge,
-        "judge_accuracy": judge_rows[0]["value"] if judge_rows else None,
+        "judge": f"{judge.extractor.name}, learned from {judge.learned} labelled photographs of the train split",
+        "judge_accuracy": judge.accuracy,
         "classes": by_class,
         "code_to_class": code_map.code_to_class.tolist(),
         "uncovered_classes": code_map.uncovered_classes,
@@ -134,29 +157,19 @@ def _write_audit(run: _Run, judge: str, judge_rows: list[JSON], by_class: list[J
     write_json(run.folder / "audit.json", content)
 
 
-def sample(generator: Generator, config: FineGANConfig, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """At least `count` images uint8 [N, 3, S, S] with child and parent codes int64 [N]; every child code equally often.
-
-    Codes are tied as in training. Blocks are always full, so that image n does not depend on `count`.
-    """
-    children = generator.child.joint.num_codes
-    wanted = -(-count // children) * children
-    drawn = -(-wanted // BLOCK) * BLOCK
-    z = torch.from_numpy(normals(seed_for(seed, "z"), range(drawn), config.z_dim)).float()
-    child = deal_codes(seed, 0, drawn, children)
-    images = to_uint8(draw(generator, z, child).child)
-    return images[:wanted], child[:wanted], generator.child_to_parent[child[:wanted]]
-
-
-def redraw(generator: Generator, config: FineGANConfig, rows: Sequence[SyntheticRow]) -> Tensor:
-    """The images of a set in the crop view, uint8 [N, 3, S, S], from the noise and codes that its rows name.
-
-    A set may show objects as they lie in photographs; a judge of crops needs them as they were drawn.
-    """
-    noise = [normals(seed_for(row.seed or 0, "sample", row.label), [row.image], config.z_dim) for row in rows]
-    z = torch.cat([torch.from_numpy(n) for n in noise]).float()
-    codes = (torch.tensor([getattr(row, name) for row in rows]) for name in ("child", "parent", "background"))
-    return to_uint8(draw(generator, z, *codes).child)
+def _write_figures(run: _Run, train: Photographs, fake: Tensor, made: Made, judge: Extractor, *, seed: int) -> None:
+    write_figures(run.folder, seed=seed)
+    folder = run.folder / "figures"
+    write_nearest(folder / "nearest.png", real=train.images, fake=fake, features_fn=judge.features)
+    if len(made.images) > 0:
+        answers = judge.logits(made.images).argmax(dim=1)
+        write_failures(
+            folder / "failures.png",
+            images=made.images,
+            intended=made.intended,
+            answers=answers,
+            num_classes=len(run.manifest.classes),
+        )
 
 
 @dataclass(frozen=True)
@@ -177,12 +190,7 @@ def _open(run_dir: Path) -> _Run:
     return _Run(run_dir, config, generator, manifest, sha256_file(checkpoint / "ema.safetensors"))
 
 
-class _Photographs(NamedTuple):
-    images: Tensor  # uint8 [N, 3, S, S]
-    labels: Tensor  # int64 [N], -1 where no label may be used
-
-
-def _photographs(run: _Run, split: Split) -> _Photographs:
+def _photographs(run: _Run, split: Split) -> Photographs:
     """Central object crops of one split, from the crop cache of the run."""
     crops = build_crops(
         run.manifest,
@@ -192,57 +200,31 @@ def _photographs(run: _Run, split: Split) -> _Photographs:
         records=run.manifest.of(split),
         cache_dir=run.folder / "crops",
     )
-    return _Photographs(crops.objects_center_uint8(torch.arange(len(crops))), crops.labels)
+    return Photographs(crops.objects_center_uint8(torch.arange(len(crops))), crops.labels)
 
 
-def _judge(run: _Run, train: _Photographs, *, kimg: float, seed: int) -> tuple[Extractor, list[JSON]]:
-    """A network trained on labelled photographs, and its own accuracy on others of them as a row, if there are any."""
-    known = train.labels >= 0
-    if not bool(known.any()):
-        raise DataError(
-            "a judge needs labelled training images, found none", "train the generator on data with some labels"
-        )
-    has_val = any(record.labelled for record in run.manifest.of("val"))
-    held_out = torch.zeros_like(known) if has_val else _held_out(train.labels, seed)
-    taught = known & ~held_out
-    classifier = fit_classifier(
-        train.images[taught],
-        train.labels[taught],
-        num_classes=len(run.manifest.classes),
-        seed=seed_for(seed, "evaluate/judge"),
-        kimg=kimg,
-        unlabelled=None if bool(known.all()) else train.images[~known],
-    )
-    judge = small_cnn_extractor(classifier)
-    split: Split = "val" if has_val else "train"
-    tested = _photographs(run, "val") if has_val else _Photographs(train.images[held_out], train.labels[held_out])
-    if not has_val and not bool(held_out.any()):
-        return judge, []
-    seen = tested.labels >= 0
-    row = class_consistency(images=tested.images[seen], labels=tested.labels[seen], judge=judge, split=split)
-    return judge, [{**row, "metric": "judge_accuracy", "n_real": row["n_fake"], "n_fake": 0}]
+def _validation(run: _Run) -> Photographs | None:
+    """Photographs of the val split, if any has a label."""
+    return _photographs(run, "val") if any(record.labelled for record in run.manifest.of("val")) else None
 
 
-def _held_out(labels: Tensor, seed: int) -> Tensor:
-    """bool [N]: a share of the images of each class; none of a class with fewer than five."""
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for label in set(labels[labels >= 0].tolist()):
-        found = (labels == label).nonzero()[:, 0]
-        order = permutation(seed_for(seed, "evaluate/held-out", label), len(found))
-        chosen[found[torch.from_numpy(order)[: int(HELD_OUT_SHARE * len(found))]]] = True
-    return chosen
+def _with_every_label(run: _Run, train: Photographs) -> Photographs:
+    """The train split with the class of every photograph, whoever may use it."""
+    return train._replace(labels=torch.tensor([record.label for record in run.manifest.of("train")]))
 
 
 def _pretrained(config: FineGANConfig, inception_weights: Path | None) -> list[Extractor]:
     """What is there beside the small network; the packaged one only if it is installed.
 
-    Nor if its features trained the generator: it would find what it was shown.
+    It is EfficientNet-Lite0, or Lite2 where the features of Lite0 had a part in training the generator: they would
+    find what they had shown it.
     """
     found = []
-    if config.judge != "projected":
-        with contextlib.suppress(ConfigError):  # optional: extra [features]
-            # Twice the size of the images holds all they show, and costs a fraction of the usual 224 pixels.
-            found.append(packaged_extractor(input_px=min(224, max(96, 2 * config.resolution))))
+    shown = config.judge == "projected" or config.teacher == "packaged"
+    with contextlib.suppress(ConfigError):  # optional: extra [features]
+        # Twice the size of the images holds all they show, and costs a fraction of the usual 224 pixels.
+        side_px = min(224, max(96, 2 * config.resolution))
+        found.append(packaged_extractor(LITE2 if shown else LITE0, input_px=side_px))
     if inception_weights is not None:
         found.append(inception_extractor(inception_weights))
     return found
@@ -250,7 +232,7 @@ def _pretrained(config: FineGANConfig, inception_weights: Path | None) -> list[E
 
 def _image_rows(
     run: _Run,
-    train: _Photographs,
+    train: Photographs,
     fake: Tensor,
     extractors: Sequence[Extractor],
     *,
@@ -265,7 +247,7 @@ def _image_rows(
     return evaluate_images(real=real, fake=fake, extractors=extractors, seed=seed, split=split, cache_dir=kept)
 
 
-def _cluster(run: _Run, train: _Photographs, samples: int, *, kimg: float, seed: int) -> tuple[Tensor, list[JSON]]:
+def _cluster(run: _Run, train: Photographs, samples: int, *, kimg: float, seed: int) -> tuple[Tensor, list[JSON]]:
     """Child code of each labelled photograph, int64 [n], and the rows of the clustering."""
     known = train.labels >= 0
     found = cluster_with_generated(

@@ -28,7 +28,7 @@ from finegan_aug.models.finegan import Generator, Stages
 from finegan_aug.placement import object_places, placement_grid
 from finegan_aug.preparation import launched
 from finegan_aug.progress import Progress
-from finegan_aug.provenance import IMPORTED, config_sha256, generator_entry, set_lineage, write_records
+from finegan_aug.provenance import IMPORTED, config_sha256, set_lineage, write_records
 from finegan_aug.randomness import normals, seed_for, uniforms
 from finegan_aug.restoring import load_into
 from finegan_aug.synthetic import Header, SyntheticRow, encode, file_name
@@ -137,8 +137,9 @@ def synthesize(
         header = Header(classes, canvas_px, image_format, made_with)
         lineage = None
         if manifest and not imported:
-            entry = generator_entry(config, checkpoint_sha256, seen_images)
-            lineage = set_lineage(config, manifest, entry, code_to_class, fraction, pair)
+            lineage = set_lineage(
+                run_dir, config, manifest, checkpoint_sha256, seen_images, code_to_class, fraction, pair
+            )
         write_records(out_dir, header, rows, lineage)
     state.wait_for_everyone()
     return out_dir

@@ -1,9 +1,13 @@
-"""Filtering with a teacher that has seen real training images only: the small network, fitted and applied."""
+"""Filtering with a teacher that learned from real training images only, fitted and applied.
+
+It is the small network, or a probe on packaged features; with a probe the set imports what ImageNet taught these.
+"""
 
 from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from finegan_aug.config import Knowledge
 from finegan_aug.data.crops import build_crops
 from finegan_aug.data.decode import decode
 from finegan_aug.data.duplicates import dhash
@@ -19,7 +24,10 @@ from finegan_aug.data.objects import BoxSource
 from finegan_aug.errors import DataError
 from finegan_aug.features import fit_classifier
 from finegan_aug.filtering import FilterReport, filter_synthetic
-from finegan_aug.lineage import UNLABELLED, read_lineage, write_lineage
+from finegan_aug.lineage import UNLABELLED, imagenet_parent, read_lineage, write_lineage
+from finegan_aug.packaged import LITE0, packaged_sha256
+from finegan_aug.probe import Probe, packaged_probe
+from finegan_aug.small_cnn import SmallClassifier
 from finegan_aug.synthetic import read_rows
 from finegan_aug.synthetic_index import open_index
 
@@ -29,6 +37,7 @@ def filter_with_teacher(
     manifest: Manifest,
     *,
     boxes: BoxSource | None = None,
+    teacher: Knowledge = "own",
     teacher_kimg: float = 20.0,
     seed: int = 0,
     top_k: int | None = None,
@@ -42,10 +51,13 @@ def filter_with_teacher(
         manifest: real images; the train split is used, without the labels of images that are not labelled.
         boxes: where the object is in them, as in the training of the generator; used where the set shows crops.
             Default: given where every photograph has a box, otherwise none.
-        teacher_kimg: length of the teacher's training, thousands of images.
+        teacher: "own", a small network trained from scratch; "packaged", a probe on the features of an ImageNet
+            network, which are then also those that show copies.
+        teacher_kimg: length of the training of the own teacher, thousands of images.
         top_k, drop_lowest_confidence, max_confidence: as in `filter_synthetic`.
 
     Raises:
+        ConfigError: the packaged teacher is not installed.
         DataError: the set has other classes than the data.
     """
     header, _ = read_rows(out_dir)
@@ -63,29 +75,37 @@ def filter_with_teacher(
     images = _crops(manifest, records, resolution, boxes) if crop else _whole(manifest, records, resolution)
     labels = torch.tensor([record.label if record.labelled else -1 for record in records])
     known = labels >= 0
-    teacher = fit_classifier(
-        images[known],
-        labels[known],
-        num_classes=len(manifest.classes),
-        seed=seed,
-        kimg=teacher_kimg,
-        unlabelled=None if bool(known.all()) else images[~known],
-    )
+    fitted: Probe | SmallClassifier
+    if teacher == "packaged":
+        fitted = packaged_probe(images[known], labels[known], num_classes=len(manifest.classes))
+    else:
+        fitted = fit_classifier(
+            images[known],
+            labels[known],
+            num_classes=len(manifest.classes),
+            seed=seed,
+            kimg=teacher_kimg,
+            unlabelled=None if bool(known.all()) else images[~known],
+        )
     report = filter_synthetic(
         out_dir,
-        teacher=teacher.logits,
+        teacher=fitted.logits,
         top_k=top_k,
         drop_lowest_confidence=drop_lowest_confidence,
         max_confidence=max_confidence,
-        features_fn=teacher.features,
-        train_features=teacher.features(images),
+        features_fn=fitted.features,
+        train_features=fitted.features(images),
         train_dhashes=[record.dhash for record in records]
         + [dhash(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images],
     )
     if lineage is not None:
         taught = [record.sha256 for record in records if record.labelled]
         others = [record.sha256 for record in records if not record.labelled]
-        write_lineage(out_dir, lineage.with_role("filter_teacher", taught).with_role(UNLABELLED, others))
+        lineage = lineage.with_role("filter_teacher", taught).with_role(UNLABELLED, others)
+        kept = [parent for parent in lineage.parents if parent.get("used_by") != "filter_teacher"]
+        if teacher == "packaged":
+            kept.append(imagenet_parent("filter_teacher", LITE0, packaged_sha256()))
+        write_lineage(out_dir, replace(lineage, parents=tuple(kept)))
     return report
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from finegan_aug.config import Boxes, FineGANConfig
+from finegan_aug.config import Boxes, FineGANConfig, Knowledge
 from finegan_aug.files import read_json
 from finegan_aug.options import Values, build, parse_options
 
@@ -147,7 +147,9 @@ class EvaluateOptions:
     synthetic: Path | None = None  # set made by this run: class consistency of its images, before and after its filter
     split: Literal["train", "val"] = "train"  # photographs to compare with; the test images stay closed
     samples: int = 1200  # generated images, every code equally often
-    judge_kimg: float = 8.0  # length of the judge's training, thousands of images
+    judge: Knowledge = "own"  # who names the classes: a network trained here, or packaged ImageNet features
+    judge_labels: Literal["budget", "all"] = "budget"  # that it learns from; all: also those kept from the generator
+    judge_kimg: float = 8.0  # length of the training of the judge own, thousands of images
     clustering: bool = True  # also cluster photographs with networks trained on generated images
     clustering_kimg: float = 3.0  # length of training of each of these networks
     inception_weights: Path | None = None  # weights of torch-fidelity's Inception, for published FID values
@@ -165,6 +167,8 @@ def evaluate(argv: Sequence[str]) -> int:
         synthetic_dir=options.synthetic,
         split=options.split,
         samples=options.samples,
+        judge=options.judge,
+        judge_labels=options.judge_labels,
         judge_kimg=options.judge_kimg,
         clustering=options.clustering,
         clustering_kimg=options.clustering_kimg,
@@ -207,7 +211,8 @@ class FilterOptions:
     top_k: int | None = None  # the class must be among this many of the teacher's likeliest (default: by class count)
     drop_lowest_confidence: float = 0.1  # share of each class dropped from below
     max_confidence: float | None = None  # drop what the teacher is surer of than this probability
-    teacher_kimg: float = 20.0  # length of the teacher's training, thousands of images
+    teacher: Knowledge = "own"  # who judges: a network trained on the photographs, or packaged ImageNet features
+    teacher_kimg: float = 20.0  # length of the training of the teacher own, thousands of images
     fraction: float = 1.0  # share of the training images whose labels the teacher may use
     pair: int = 0  # number of the draw of that share
     seed: int = 0  # of the teacher
@@ -229,6 +234,7 @@ def filter(argv: Sequence[str]) -> int:
         options.synthetic,
         manifest,
         boxes=options.boxes,
+        teacher=options.teacher,
         teacher_kimg=options.teacher_kimg,
         seed=options.seed,
         top_k=options.top_k,

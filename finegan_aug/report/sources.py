@@ -30,6 +30,7 @@ CAPTIONS = {  # by the start of the file's name, in the order of the page
     "stages": "The stages, left to right: background, parent mask, parent, child mask, child",
     "codes": "Rows are codes, columns share the noise: what a code means",
     "fakes": "Generated images, fixed noise",
+    "failures": "Generated images that the judge takes for another class than the one they were made for, by class",
     "nearest": "Generated images, each beside the real training image nearest to it: copies would show here",
     "reals": "Real training images",
 }

@@ -1,0 +1,41 @@
+"""Images of a generator, drawn to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from finegan_aug.codes import deal_codes
+from finegan_aug.config import FineGANConfig
+from finegan_aug.figures import BLOCK, draw
+from finegan_aug.grids import to_uint8
+from finegan_aug.models.finegan import Generator
+from finegan_aug.randomness import normals, seed_for
+from finegan_aug.synthetic import SyntheticRow
+
+
+def sample(generator: Generator, config: FineGANConfig, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """At least `count` images uint8 [N, 3, S, S] with child and parent codes int64 [N]; every child code equally often.
+
+    Codes are tied as in training. Blocks are always full, so that image n does not depend on `count`.
+    """
+    children = generator.child.joint.num_codes
+    wanted = -(-count // children) * children
+    drawn = -(-wanted // BLOCK) * BLOCK
+    z = torch.from_numpy(normals(seed_for(seed, "z"), range(drawn), config.z_dim)).float()
+    child = deal_codes(seed, 0, drawn, children)
+    images = to_uint8(draw(generator, z, child).child)
+    return images[:wanted], child[:wanted], generator.child_to_parent[child[:wanted]]
+
+
+def redraw(generator: Generator, config: FineGANConfig, rows: Sequence[SyntheticRow]) -> Tensor:
+    """The images of a set in the crop view, uint8 [N, 3, S, S], from the noise and codes that its rows name.
+
+    A set may show objects as they lie in photographs; a judge of crops needs them as they were drawn.
+    """
+    noise = [normals(seed_for(row.seed or 0, "sample", row.label), [row.image], config.z_dim) for row in rows]
+    z = torch.cat([torch.from_numpy(n) for n in noise]).float()
+    codes = (torch.tensor([getattr(row, name) for row in rows]) for name in ("child", "parent", "background"))
+    return to_uint8(draw(generator, z, *codes).child)
