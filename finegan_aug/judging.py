@@ -15,11 +15,12 @@ from torch import Tensor
 from finegan_aug.config import Knowledge
 from finegan_aug.errors import DataError
 from finegan_aug.evaluation import class_consistency
-from finegan_aug.features import Extractor, fit_classifier, small_cnn_extractor
+from finegan_aug.features import Extractor, small_cnn_extractor
 from finegan_aug.files import JSON
 from finegan_aug.packaged import LITE2
-from finegan_aug.probe import packaged_probe, probe_extractor
+from finegan_aug.probe import Probe, probe_extractor
 from finegan_aug.randomness import permutation, seed_for
+from finegan_aug.teaching import fit_teacher
 
 JudgeLabels = Literal["budget", "all"]
 HELD_OUT_SHARE = 0.2  # of the images with labels, to measure the judge where there are no others
@@ -69,27 +70,21 @@ def fit_judge(
             "a judge needs labelled training images, found none", "train the generator on data with some labels"
         )
     held_out = _held_out(train.labels, seed) if val is None else torch.zeros_like(known)
-    images, labels = train.images[known & ~held_out], train.labels[known & ~held_out]
-    if kind == "packaged":
-        judge = probe_extractor(packaged_probe(images, labels, num_classes=num_classes, model=LITE2))
-    else:
-        classifier = fit_classifier(
-            images,
-            labels,
-            num_classes=num_classes,
-            seed=seed_for(seed, "evaluate/judge"),
-            kimg=kimg,
-            unlabelled=None if bool(known.all()) else train.images[~known],
-        )
-        judge = small_cnn_extractor(classifier)
+    # The small network also learns from photographs without a label, but from none that measures it.
+    used = train.images[~held_out], train.labels[~held_out]
+    fitted = fit_teacher(
+        kind, *used, num_classes=num_classes, seed=seed_for(seed, "evaluate/judge"), kimg=kimg, model=LITE2
+    )
+    judge = probe_extractor(fitted) if isinstance(fitted, Probe) else small_cnn_extractor(fitted)
+    learned = int((known & ~held_out).sum())
     tested = Photographs(train.images[held_out], train.labels[held_out]) if val is None else val
     seen = tested.labels >= 0
     if not bool(seen.any()):
-        return Judge(judge, len(labels), ())
+        return Judge(judge, learned, ())
     split = "train" if val is None else "val"
     row = class_consistency(images=tested.images[seen], labels=tested.labels[seen], judge=judge, split=split)
     row |= {"metric": "judge_accuracy", "n_real": row["n_fake"], "n_fake": 0}
-    return Judge(judge, len(labels), (row,))
+    return Judge(judge, learned, (row,))
 
 
 def _held_out(labels: Tensor, seed: int) -> Tensor:

@@ -11,9 +11,8 @@ from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.views import Crops
 from finegan_aug.files import read_json, write_json
-from finegan_aug.fitting import fit_classifier, sure_answers
-from finegan_aug.probe import Probe, packaged_probe
-from finegan_aug.small_cnn import SmallClassifier
+from finegan_aug.fitting import sure_answers
+from finegan_aug.teaching import fit_teacher
 
 TEACHER_KIMG = 16.0
 
@@ -22,9 +21,7 @@ def training_labels(config: FineGANConfig, crops: Crops, run_dir: Path) -> Tenso
     """Labels for training, int64 [len(crops)], -1 for none; kept in run_dir/labels.json.
 
     With tied labels and unlabelled images a teacher that learned from the labelled crops names those it is sure of:
-    `own` is a small network, trained also in rounds on its own sure answers for the others (see `finegan_aug.fitting`),
-    `packaged` a probe on the features of an ImageNet network (see `finegan_aug.probe`). Discovered codes use no label
-    at all.
+    see `finegan_aug.teaching`. Discovered codes use no label at all.
 
     Raises:
         ConfigError: the packaged teacher is not installed.
@@ -49,18 +46,9 @@ def asks_teacher(config: FineGANConfig, manifest: Manifest) -> bool:
 def _named_by_teacher(config: FineGANConfig, crops: Crops, own: Tensor, run_dir: Path) -> dict[str, object]:
     images = crops.objects_center_uint8(torch.arange(len(crops), device=crops.device))
     known = own >= 0
-    teacher: Probe | SmallClassifier
-    if config.teacher == "packaged":
-        teacher = packaged_probe(images[known], own[known], num_classes=config.num_classes or 0)
-    else:
-        teacher = fit_classifier(
-            images[known],
-            own[known],
-            num_classes=config.num_classes or 0,
-            seed=config.seed,
-            kimg=TEACHER_KIMG,
-            unlabelled=images[~known],
-        )
+    teacher = fit_teacher(
+        config.teacher, images, own, num_classes=config.num_classes or 0, seed=config.seed, kimg=TEACHER_KIMG
+    )
     teacher.save(run_dir / "teacher")
     answers = sure_answers(teacher.logits(images), confidence=config.pseudo_labels or 1.0).cpu()
     labels = torch.where(known, own, answers)

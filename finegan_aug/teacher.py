@@ -22,14 +22,12 @@ from finegan_aug.data.duplicates import dhash
 from finegan_aug.data.manifest import ImageRecord, Manifest
 from finegan_aug.data.objects import BoxSource
 from finegan_aug.errors import DataError
-from finegan_aug.features import fit_classifier
 from finegan_aug.filtering import FilterReport, filter_synthetic
 from finegan_aug.lineage import UNLABELLED, imagenet_parent, read_lineage, write_lineage
 from finegan_aug.packaged import LITE0, packaged_sha256
-from finegan_aug.probe import Probe, packaged_probe
-from finegan_aug.small_cnn import SmallClassifier
 from finegan_aug.synthetic import read_rows
 from finegan_aug.synthetic_index import open_index
+from finegan_aug.teaching import fit_teacher
 
 
 def filter_with_teacher(
@@ -74,19 +72,7 @@ def filter_with_teacher(
     crop = header.made_with.get("placement") == "crop"
     images = _crops(manifest, records, resolution, boxes) if crop else _whole(manifest, records, resolution)
     labels = torch.tensor([record.label if record.labelled else -1 for record in records])
-    known = labels >= 0
-    fitted: Probe | SmallClassifier
-    if teacher == "packaged":
-        fitted = packaged_probe(images[known], labels[known], num_classes=len(manifest.classes))
-    else:
-        fitted = fit_classifier(
-            images[known],
-            labels[known],
-            num_classes=len(manifest.classes),
-            seed=seed,
-            kimg=teacher_kimg,
-            unlabelled=None if bool(known.all()) else images[~known],
-        )
+    fitted = fit_teacher(teacher, images, labels, num_classes=len(manifest.classes), seed=seed, kimg=teacher_kimg)
     report = filter_synthetic(
         out_dir,
         teacher=fitted.logits,

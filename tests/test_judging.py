@@ -10,7 +10,7 @@ import torch
 from test_features import coloured_stripes
 from torch import Tensor
 
-from finegan_aug import judging
+from finegan_aug import teaching
 from finegan_aug.errors import DataError
 from finegan_aug.features import Extractor
 from finegan_aug.judging import Photographs, _held_out, fit_judge
@@ -30,7 +30,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         extractor = Extractor("waves", "0" * 64, lambda x: x.float().std(dim=(2, 3)))
         return fit_probe(extractor, images, labels, num_classes=options["num_classes"])
 
-    monkeypatch.setattr(judging, "packaged_probe", stand_in)
+    monkeypatch.setattr(teaching, "packaged_probe", stand_in)
     return asked
 
 

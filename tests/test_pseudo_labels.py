@@ -12,7 +12,7 @@ import torch
 from tiny_runs import tiny_config
 from torch import Tensor
 
-from finegan_aug import preparation, pseudo_labels
+from finegan_aug import preparation, pseudo_labels, teaching
 from finegan_aug.data.crops import build_crops
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.views import Crops
@@ -63,7 +63,7 @@ def crops(third: Manifest) -> Crops:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
-    monkeypatch.setattr(pseudo_labels, "fit_classifier", Teacher(found).fit)
+    monkeypatch.setattr(teaching, "fit_classifier", Teacher(found).fit)
     return found
 
 
@@ -123,7 +123,7 @@ def test_a_packaged_teacher_learns_from_labelled_images_alone_and_names_what_it_
     crops: Crops, calls: list[dict[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, object]] = []
-    monkeypatch.setattr(pseudo_labels, "packaged_probe", Teacher(asked).fit)
+    monkeypatch.setattr(teaching, "packaged_probe", Teacher(asked).fit)
     labels = training_labels(tiny_config(pseudo_labels=0.9, teacher="packaged").resolve(12), crops, tmp_path)
     number = torch.arange(48)
     assert torch.equal(labels, torch.where(number % 3 == 0, crops.labels, torch.where(number % 2 == 0, 7, -1)))
@@ -131,7 +131,7 @@ def test_a_packaged_teacher_learns_from_labelled_images_alone_and_names_what_it_
     known = crops.labels >= 0
     assert torch.equal(torch.as_tensor(call["images"]), crops.objects_center_uint8(number)[known])
     assert torch.equal(torch.as_tensor(call["labels"]), crops.labels[known])
-    assert set(call) == {"images", "labels", "num_classes"}
+    assert set(call) == {"images", "labels", "num_classes", "model"}
     assert not calls  # the other teacher
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from finegan_aug import teacher as teacher_module
+from finegan_aug import teaching
 from finegan_aug.data.folder import scan
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.errors import DataError
@@ -121,12 +121,13 @@ def test_copies_are_sought_in_the_features_that_the_packaged_teacher_judges_by(
     """A stand-in with the mean colours as features: the distance in the manifest is one of standardised colours."""
     fitted: list[Probe] = []
 
-    def stand_in(images: Tensor, labels: Tensor, *, num_classes: int) -> Probe:
+    def stand_in(images: Tensor, labels: Tensor, *, num_classes: int, model: str) -> Probe:
+        assert model == "tf_efficientnet_lite0"
         extractor = Extractor("colours", "0" * 64, lambda x: x.float().mean((2, 3)))
         fitted.append(fit_probe(extractor, images, labels, num_classes=num_classes))
         return fitted[-1]
 
-    monkeypatch.setattr(teacher_module, "packaged_probe", stand_in)
+    monkeypatch.setattr(teaching, "packaged_probe", stand_in)
     filter_with_teacher(synthetic, photographs, boxes="none", teacher="packaged", drop_lowest_confidence=0)
     row = read_rows(synthetic)[1][0]
     files = [photographs.file(record) for record in photographs.of("train")]

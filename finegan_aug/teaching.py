@@ -1,0 +1,50 @@
+"""A classifier that learned from labelled photographs alone: it names others, filters generated images, judges them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from finegan_aug.config import Knowledge
+from finegan_aug.fitting import fit_classifier
+from finegan_aug.packaged import LITE0, PackagedModel
+from finegan_aug.probe import Probe, packaged_probe
+from finegan_aug.small_cnn import SmallClassifier
+
+
+def fit_teacher(
+    knowledge: Knowledge,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    num_classes: int,
+    seed: int,
+    kimg: float,
+    model: PackagedModel = LITE0,
+) -> Probe | SmallClassifier:
+    """Both kinds answer with `logits` and `features` of images uint8 [N, 3, H, W] and have a hash and a `save`.
+
+    Args:
+        knowledge: "own", a small network trained from scratch, also in rounds on its own sure answers for the images
+            without a label (`fit_classifier`); "packaged", a probe on features of an ImageNet network (`fit_probe`).
+        images: uint8 [N, 3, S, S].
+        labels: int64 [N], -1 where there is none.
+        num_classes: C.
+        seed: of the small network.
+        kimg: length of the training of the small network, thousands of images.
+        model: network behind the probe.
+
+    Raises:
+        ConfigError: the package is not installed.
+        DataError: see `fit_classifier` and `fit_probe`.
+    """
+    known = labels >= 0
+    if knowledge == "packaged":
+        return packaged_probe(images[known], labels[known], num_classes=num_classes, model=model)
+    return fit_classifier(
+        images[known],
+        labels[known],
+        num_classes=num_classes,
+        seed=seed,
+        kimg=kimg,
+        unlabelled=None if bool(known.all()) else images[~known],
+    )
