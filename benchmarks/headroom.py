@@ -15,7 +15,6 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from classifier.config import ClassifierConfig
@@ -27,7 +26,8 @@ from finegan_aug.data.toy import NUM_TEST, TOY_CLASSES, write_toy
 from finegan_aug.data.wrapped import MapDataset
 from finegan_aug.files import read_json
 from finegan_aug.mixing import SyntheticMixDataset
-from recipes.arms import square_px, write_pool
+from recipes.arms import square_px
+from recipes.pools import write_pool
 
 VALIDATION_SEED = 7  # of the drawings: other animals than those of any training or test
 RESOLUTION = 64
@@ -60,7 +60,7 @@ def main() -> None:
         pool = None if options.pool == "none" else Path(options.pool)
         if options.pool == "real":
             rest = SquareImages(data, data.of("train", "val", labelled=False), side)
-            pool = write_pool(folder / "pool", data.classes, rest.pixels, np.asarray(rest.targets))
+            pool = write_pool(folder / "pool", data.classes, rest.pixels, rest.targets)
         mixed: MapDataset = real
         if pool is not None:
             mixed = SyntheticMixDataset(real, pool, alpha=options.alpha, seed=config.seed, return_source=True)

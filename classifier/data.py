@@ -101,6 +101,12 @@ def collate(samples: list[Sample]) -> tuple[Tensor, Tensor, Tensor]:
     return torch.stack(images), torch.tensor(labels), torch.tensor(synthetic)
 
 
+def square(image: Image.Image, side_px: int) -> Image.Image:
+    """The shorter side to `side_px`, then the central square."""
+    small = functional.resize(cast(Any, image), [side_px], antialias=True)
+    return cast(Image.Image, functional.center_crop(small, [side_px]))
+
+
 class SquareImages(Dataset[tuple[Image.Image, int]]):
     """Images of a manifest, decoded once and kept as uint8 squares in memory: (PIL image, label).
 
@@ -115,8 +121,7 @@ class SquareImages(Dataset[tuple[Image.Image, int]]):
         self.image_ids = [record.sha256 for record in records]
         self.pixels = np.empty((len(records), side_px, side_px, 3), dtype=np.uint8)
         for row, record in zip(self.pixels, records, strict=True):
-            small = functional.resize(decode(manifest.file(record)), [side_px], antialias=True)
-            row[:] = np.asarray(cast(Any, functional.center_crop(small, [side_px])))
+            row[:] = np.asarray(square(decode(manifest.file(record)), side_px))
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -1,37 +1,43 @@
 """The arms of an ablation: what each classifier trains on, and the training of one of them.
 
-R1 real images, plain augmentation; R2 the same with strong augmentation; R5, S1, S3 and N0 are R2 with a share alpha of
-the real images replaced, inside each step, by another image of their class: a confidently pseudo-labelled image that
-the budget has no label for (R5), a synthetic one (S1), a synthetic one that passed the filters (S3), a copy of a real
-one (N0, the null). Budget, initial weights, order and draws are those of the pair in every arm.
+R1 real images, plain augmentation; R2 the same with strong augmentation. In the others, which are R2 otherwise, a share
+alpha of the real images is replaced, inside each step, by another image of their class:
+
+R5 a photograph that the budget has no label for, under the label of the generator's teacher
+S1 a synthetic one; S3 a synthetic one that passed the filters; S4 a real object on a generated background
+C0 as S3 with alpha 1 to the last step: synthetic images alone
+N0 a copy of a real one (the null); P0 a synthetic one of any class (the poison, which must hurt)
+
+Budget, initial weights, order and draws are those of the pair in every arm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from classifier.config import ClassifierConfig
+from classifier.config import Augment, ClassifierConfig
 from classifier.data import SquareImages
-from classifier.evaluation import load_classifier, predict
 from classifier.training import train_classifier
 from finegan_aug.data.manifest import Manifest, read_manifest
-from finegan_aug.errors import ConfigError
-from finegan_aug.files import read_json, sha256_file, write_bytes, write_json
+from finegan_aug.data.wrapped import MapDataset
+from finegan_aug.errors import CheckpointError, ConfigError, DataError
+from finegan_aug.files import read_json, sha256_file, write_json
 from finegan_aug.lineage import LINEAGE
 from finegan_aug.mixing import SyntheticMixDataset
 from finegan_aug.randomness import seed_for
-from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, encode, file_name, write_manifest
 from finegan_aug.synthetic_index import KEPT, open_index
 
-ARMS = ("R1", "R2", "R5", "S1", "S3", "N0")
-REPLACING = ("R5", "S1", "S3", "N0")  # arms with an alpha
-PSEUDO_CONFIDENCE = 0.8  # probability from which a pseudo-label is believed
+ARMS = ("R1", "R2", "R5", "S1", "S3", "S4", "C0", "N0", "P0")
+REAL_ONLY = ("R1", "R2")  # the arms without alpha
+SYNTHETIC = ("S1", "S3", "S4", "C0", "P0")  # the arms with something generated, whose lineage is checked
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Cell:
     pair: int
     draw: int  # number of the budget's draw; the pair, unless one draw serves all pairs
     alpha: float = 0.0  # share of the real images that are replaced
+    augment: Augment | None = None  # chosen on validation; None: as configured
+    pool: Path | None = None  # folder that images are taken from; None: there is nothing to take
 
     @property
     def name(self) -> str:
@@ -55,109 +63,125 @@ class Cell:
         """Name of the labelled budget, and of the generator and the synthetic set made from it."""
         return f"{self.fraction:g}-{self.draw}"
 
+    @property
+    def setting(self) -> tuple[float, str]:
+        """What a choice on validation holds for: fraction and model."""
+        return self.fraction, self.model
+
 
 def cell_config(cell: Cell, config: ClassifierConfig) -> ClassifierConfig:
-    """Settings of the cell: its model, the seed of its pair, and plain augmentation in R1."""
+    """Settings of the cell: its model, the seed of its pair, its augmentation; C0 has no last part without pool."""
     if cell.arm not in ARMS:
         raise ConfigError(f"an arm must be one of {', '.join(ARMS)}, found {cell.arm!r}", "correct --arms")
-    config = replace(config, model=cell.model, seed=seed_for(config.seed, "pair", cell.pair))
-    return replace(config, augment="flip-crop", mixup=0.0, cutmix=0.0) if cell.arm == "R1" else config
+    seed = seed_for(config.seed, "pair", cell.pair)
+    config = replace(config, model=cell.model, seed=seed, augment=cell.augment or config.augment)
+    if cell.arm == "R1":
+        return replace(config, augment="flip-crop", mixup=0.0, cutmix=0.0)
+    return replace(config, real_only_share=0.0) if cell.arm == "C0" else config
 
 
 def train_cell(out: Path, cell: Cell, config: ClassifierConfig) -> Path:
-    """Train the classifier of a cell in out/cells; R5 needs the finished R2 of its pair.
+    """Train the classifier of a cell in out/cells; a finished one is left as it is.
 
     Raises:
-        FineGANAugError: see `train_classifier` and `SyntheticMixDataset`.
+        FineGANAugError: it was trained with another alpha; see also `train_classifier` and `SyntheticMixDataset`.
     """
     run_dir = out / "cells" / cell.name
     if (run_dir / "result.json").exists():
+        before = read_json(run_dir / "arm.json")["alpha"]
+        if before != cell.alpha:
+            raise CheckpointError(
+                f"{run_dir} must have been trained with alpha {cell.alpha:g}, found {before:g}", "use another --out"
+            )
         return run_dir
     config = cell_config(cell, config)
-    manifest, real = _budget_images(out / "budgets" / f"{cell.budget}.jsonl", ("train", "val"), config.resolution)
-    pool = _pool(out, cell, config, manifest, real) if cell.alpha > 0 else None
-    train_set = real if pool is None else mixed(cell, config, manifest, real, pool)
+    manifest, real = budget_images(out, cell, ("train", "val"), config.resolution)
+    train_set, pool = mixed(cell, config, manifest, real), cell.pool if cell.alpha > 0 else None
     kept = np.zeros(0) if pool is None else open_index(pool).table[:, KEPT]
-    facts = {"alpha": cell.alpha, "real_images": len(real), "pool": int(kept.sum()), "generated": len(kept)}
+    seen = 0 if cell.arm == "C0" else len(real)
+    facts = {"alpha": cell.alpha, "real_images": seen, "pool": int(kept.sum()), "generated": len(kept)}
     lineage = None if pool is None or not (pool / LINEAGE).exists() else sha256_file(pool / LINEAGE)
     write_json(run_dir / "arm.json", {**facts, "lineage": lineage})
     return train_classifier(config, train_set, run_dir, classes=manifest.classes)
 
 
 def train_candidate(out: Path, cell: Cell, config: ClassifierConfig) -> Path:
-    """Train a cell without the validation images and evaluate it on them, to choose alpha."""
-    run_dir = out / "selection" / f"{cell.name}-{cell.alpha:g}"
+    """Train a cell without the validation images and evaluate it on them, to choose alpha or augmentation.
+
+    Raises:
+        DataError: the budget has no validation image.
+    """
+    config = cell_config(cell, config)
+    run_dir = out / "selection" / f"{cell.name}-{config.augment}-{cell.alpha:g}"
     if (run_dir / "result.json").exists():
         return run_dir
-    config = cell_config(cell, config)
-    path = out / "budgets" / f"{cell.budget}.jsonl"
-    manifest, real = _budget_images(path, ("train",), config.resolution)
-    _, validation = _budget_images(path, ("val",), config.resolution)
-    pool = _pool(out, cell, config, manifest, real) if cell.alpha > 0 else None
-    train_set = real if pool is None else mixed(cell, config, manifest, real, pool)
+    manifest, real = budget_images(out, cell, ("train",), config.resolution)
+    _, validation = budget_images(out, cell, ("val",), config.resolution)
+    if not len(validation):
+        raise DataError(
+            f"a choice on validation needs classes of 2 or more labelled images, found none at fraction "
+            f"{cell.fraction:g}",
+            "use a larger fraction, or no grid",
+        )
+    train_set = mixed(cell, config, manifest, real)
     return train_classifier(config, train_set, run_dir, classes=manifest.classes, validation=validation)
 
 
-def mixed(
-    cell: Cell, config: ClassifierConfig, manifest: Manifest, real: SquareImages, pool: Path
-) -> SyntheticMixDataset:
-    """The real images of the budget with a share replaced; synthetic sets pass the firewall first."""
+def run_cells(
+    train: Callable[[Path, Cell, ClassifierConfig], Path],
+    out: Path,
+    cells: Sequence[Cell],
+    config: ClassifierConfig,
+    jobs: int,
+) -> list[Path]:
+    """Train these cells, `jobs` at once; returns their folders in order."""
+    started, done = time.monotonic(), dict[int, Path]()
+
+    def tell(index: int, folder: Path) -> None:
+        done[index] = folder
+        print(f"[{len(done)}/{len(cells)}] {folder.name} after {time.monotonic() - started:.0f} s", flush=True)
+
+    if jobs == 1:
+        for index, cell in enumerate(cells):
+            tell(index, train(out, cell, config))
+    elif cells:
+        single = replace(config, threads=1)
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(jobs, len(cells)), mp_context=spawn) as pool:
+            futures = {pool.submit(train, out, cell, single): index for index, cell in enumerate(cells)}
+            try:
+                for future in as_completed(futures):
+                    tell(futures[future], future.result())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return [done[index] for index in range(len(cells))]
+
+
+def mixed(cell: Cell, config: ClassifierConfig, manifest: Manifest, real: SquareImages) -> MapDataset:
+    """The real images of the budget with a share replaced; what was generated passes the firewall first."""
+    if cell.pool is None or cell.alpha == 0:
+        return real
     return SyntheticMixDataset(
         real,
-        pool,
+        cell.pool,
         alpha=cell.alpha,
         seed=config.seed,
         return_source=True,
-        data_manifest=manifest if cell.arm.startswith("S") else None,
+        data_manifest=manifest if cell.arm in SYNTHETIC else None,
     )
 
 
-def _pool(out: Path, cell: Cell, config: ClassifierConfig, manifest: Manifest, real: SquareImages) -> Path | None:
-    """Folder that the arm takes images from, or None where there is nothing to take."""
-    if cell.arm in ("S1", "S3"):
-        return out / "synthetic" / cell.budget / ("all" if cell.arm == "S1" else "filtered")
-    if cell.arm == "N0":
-        folder = out / "pools" / f"copies-{cell.budget}"
-        return write_pool(folder, manifest.classes, real.pixels, np.asarray(real.targets))
-    if cell.arm != "R5":
-        return None
-    rest = _images(manifest, ("train",), config.resolution, labelled=False)
-    if not len(rest):
-        return None
-    teacher = load_classifier(out / "cells" / replace(cell, arm="R2").name)[1]
-    logits, _ = predict(teacher, rest, config.resolution)  # the true labels are not looked at
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    sure = np.flatnonzero(odds.max(axis=1) / odds.sum(axis=1) >= PSEUDO_CONFIDENCE)
-    if not len(sure):
-        return None
-    folder = out / "pools" / f"pseudo-{cell.name}"
-    return write_pool(folder, manifest.classes, rest.pixels[sure], logits.argmax(axis=1)[sure])
-
-
-def write_pool(
-    folder: Path, classes: Sequence[str], pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]
-) -> Path:
-    """A set in the format of synthetic ones, uint8 [N, S, S, 3] with labels [N]; the manifest comes last."""
-    if (folder / MANIFEST).exists():
-        return folder
-    rows = []
-    for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-        file = file_name(classes[label], int(label), number, "png")
-        write_bytes(folder / file, encode(image))
-        rows.append(SyntheticRow(file, classes[label], int(label), number))
-    write_manifest(folder, Header(tuple(classes)), rows)
-    return folder
+def budget_images(out: Path, cell: Cell, splits: tuple[str, ...], resolution: int) -> tuple[Manifest, SquareImages]:
+    """The budget of a cell, and its labelled images of these splits."""
+    return _labelled_images(out / "budgets" / f"{cell.budget}.jsonl", splits, resolution)
 
 
 @lru_cache(maxsize=6)  # a worker trains many cells on the same images
-def _budget_images(path: Path, splits: tuple[str, ...], resolution: int) -> tuple[Manifest, SquareImages]:
-    manifest = read_manifest(path)
-    return manifest, _images(manifest, splits, resolution, labelled=True)
-
-
-def _images(manifest: Manifest, splits: tuple[str, ...], resolution: int, *, labelled: bool | None) -> SquareImages:
+def _labelled_images(path: Path, splits: tuple[str, ...], resolution: int) -> tuple[Manifest, SquareImages]:
     assert "test" not in splits
-    return SquareImages(manifest, manifest.of(*splits, labelled=labelled), square_px(resolution))
+    manifest = read_manifest(path)
+    return manifest, SquareImages(manifest, manifest.of(*splits, labelled=True), square_px(resolution))
 
 
 def square_px(resolution: int) -> int:

@@ -14,7 +14,9 @@ from classifier.evaluation import evaluate_classifier
 from finegan_aug.data.manifest import Manifest, read_manifest
 from finegan_aug.files import JSON, read_json, sha256_file, write_json
 from finegan_aug.lineage import read_lineage
-from recipes.arms import Cell, square_px
+from finegan_aug.report.words import knows_imagenet
+from recipes.arms import SYNTHETIC, Cell, square_px
+from recipes.choosing import chooses_control, primary
 from recipes.sets import filter_rows
 
 if TYPE_CHECKING:
@@ -45,9 +47,9 @@ def open_test(options: AblationOptions, config: ClassifierConfig, manifest: Mani
             scores = {**evaluate_classifier(folder, test), "model_sha256": weights[cell.name]}
             write_json(folder / "test.json", scores)
         rows.append(_row(options, cell, folder, scores))
-    write_json(out / "filter.json", {"rows": filter_rows(out / "synthetic")})
+    write_json(out / "filter.json", {"rows": filter_rows(options.sets / "synthetic")})
     write_facts(out / "experiment.json", _facts(options, config, manifest, cells))
-    write_json(out / "rows.json", {**_header(options, cells), "test_openings": openings, "rows": rows})
+    write_json(out / "rows.json", {**_header(options, config, cells), "test_openings": openings, "rows": rows})
     return out / "rows.json"
 
 
@@ -68,21 +70,15 @@ def count_opening(record: Path, digest: str) -> int:
     return len(openings)
 
 
-def primary(options: AblationOptions) -> JSON:
-    """The contrast that the verdict rests on, fixed before the test images are opened."""
-    arm = next((arm for arm in ("S3", "S1", "N0", "R5") if arm in options.arms), "R2")
-    return {"arm": arm, "control": "R2" if arm != "R2" else "R1"}
-
-
 def _row(options: AblationOptions, cell: Cell, folder: Path, scores: JSON) -> JSON:
     arm, result = read_json(folder / "arm.json"), read_json(folder / "result.json")
     warnings = []
-    if cell.alpha == 0 and cell.arm in ("S1", "S3"):
-        warnings.append("alpha 0: no share of synthetic images gained on validation, so none was mixed in")
+    if cell.alpha == 0 and cell.arm in SYNTHETIC:
+        warnings.append("alpha 0: no synthetic image was mixed in")
     if cell.arm == "R5" and not arm["pool"]:
-        warnings.append("no image outside the budget got a confident pseudo-label: R5 is R2")
-    filtered = options.out / "synthetic" / cell.budget / "filter.json"
-    if cell.alpha and cell.arm == "S3" and filtered.exists():
+        warnings.append("the generator's teacher named no image outside the budget: R5 is R2")
+    filtered = options.sets / "synthetic" / cell.budget / "filter.json"
+    if cell.alpha and cell.arm in ("S3", "C0") and filtered.exists():
         warnings += read_json(filtered)["warnings"]
     return {
         "fraction": cell.fraction,
@@ -95,7 +91,7 @@ def _row(options: AblationOptions, cell: Cell, folder: Path, scores: JSON) -> JS
         "pool": arm["pool"],
         "real_images": arm["real_images"],
         "lineage": arm["lineage"],
-        "gan_data": options.gan_data if cell.arm in ("S1", "S3") else None,
+        "gan_data": options.gan_data if cell.arm in SYNTHETIC else None,
         "model_sha256": scores["model_sha256"],
         "predictions": f"cells/{cell.name}/predictions.npz",
         "warnings": warnings,
@@ -103,18 +99,35 @@ def _row(options: AblationOptions, cell: Cell, folder: Path, scores: JSON) -> JS
     }
 
 
-def _header(options: AblationOptions, cells: Sequence[Cell]) -> JSON:
-    sets = sorted({cell.budget for cell in cells if cell.arm in ("S1", "S3")})
-    lineages = [read_lineage(options.out / "synthetic" / name / "all") for name in sets]
-    header: dict[str, Any] = {"primary": primary(options), "notes": []}
-    if not options.generator_per_pair:
-        header["notes"].append("One labelled budget serves all pairs of a fraction: its variance is not included.")
+def _header(options: AblationOptions, config: ClassifierConfig, cells: Sequence[Cell]) -> JSON:
+    sets = sorted({cell.budget for cell in cells if cell.arm in SYNTHETIC})
+    lineages = [read_lineage(options.sets / "synthetic" / name / "all") for name in sets]
+    header: dict[str, Any] = {"primary": primary(options), "notes": _notes(options, config)}
+    if options.mixing_arm is not None:
+        header["guard"] = read_json(options.out / "alpha.json")["chosen"] if options.alpha_grid else []
     if sets:
         header["lineage_checked"] = all(lineage is not None for lineage in lineages)  # checked at every mixing
         header["gan_variance_included"] = options.generator_per_pair
         header["gan_data"] = options.gan_data
         header["labels"] = next((lineage.labels for lineage in lineages if lineage is not None), None)
+        settings = [options.sets / "gan" / name / "config.json" for name in sets]
+        header["imagenet_features"] = any(knows_imagenet(read_json(path)) for path in settings if path.exists())
     return header
+
+
+def _notes(options: AblationOptions, config: ClassifierConfig) -> list[str]:
+    notes = []
+    if not options.generator_per_pair:
+        notes.append("One labelled budget serves all pairs of a fraction: its variance is not included.")
+    if options.augment_grid:
+        notes.append("R2's augmentation was chosen on the validation images of pair 0.")
+    if chooses_control(options):
+        notes.append("The control, R1 or R2, is the better one on the validation images of pair 0.")
+    if options.sets_from is not None:
+        side_px = read_json(options.sets_from / "ablation.json")["classifier"]["resolution"]
+        made = "" if side_px == config.resolution else f", made for classifiers at {side_px} px"
+        notes.append(f"Generators and synthetic images are those of {options.sets_from.absolute().name}{made}.")
+    return notes
 
 
 def _facts(options: AblationOptions, config: ClassifierConfig, manifest: Manifest, cells: Sequence[Cell]) -> JSON:

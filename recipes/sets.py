@@ -1,24 +1,105 @@
-"""The synthetic sets of an ablation: one generator for each labelled budget, its images, and those a filter keeps."""
+"""The labelled budgets of an ablation and their synthetic sets: a generator for each, its images, those a filter keeps.
+
+Another ablation of the same budgets may share its generators and sets (`sets_from`); they are read where they lie.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest
-from finegan_aug.files import JSON, write_json
-from finegan_aug.options import parse_options
+from finegan_aug.errors import ConfigError
+from finegan_aug.files import JSON, read_json, write_json
+from finegan_aug.options import Values, parse_options
 from finegan_aug.verbs import TrainOptions, generator_config
 
 if TYPE_CHECKING:
     from recipes.ablation import AblationOptions
+    from recipes.arms import Cell
+
+VALIDATION_SHARE = 0.2  # of the budget, where something is chosen on it
+OF_THE_SETS = ("generator", "generator_per_pair", "gan_data", "per_class", "teacher_kimg")  # options that decide them
 
 Prepare = Callable[[Manifest, float, int, Path], Path]  # budget, fraction, draw, folder -> folder
+
+
+def draw_budgets(options: AblationOptions, manifest: Manifest, cells: Sequence[Cell], seed: int) -> dict[str, Manifest]:
+    """One manifest for each (fraction, draw) not yet in out/budgets: labelled images, and the others of the training
+    part without labels. Where sets are shared, a validation share kept from their generators is kept here too.
+
+    Raises:
+        ConfigError: shared sets belong to another budget.
+    """
+    from finegan_aug.data.budget import budget
+    from finegan_aug.data.manifest import read_manifest
+
+    source = options.sets_from
+    there = {} if source is None else _options_of(source)
+    validates = options.validates or bool(there.get("alpha_grid") or there.get("augment_grid"))
+    share, drawn = VALIDATION_SHARE if validates else 0.0, dict[str, Manifest]()
+    for cell in cells:
+        name = f"{cell.budget}.jsonl"
+        if cell.budget in drawn or (options.out / "budgets" / name).exists():
+            continue
+        found = budget(manifest, cell.fraction, pair=cell.draw, validation_share=share, unlabelled="keep", seed=seed)
+        if source is not None and _decided(found) != _decided(read_manifest(source / "budgets" / name)):
+            raise ConfigError(
+                f"budget {cell.budget} must hold the same photographs, labels and splits as in {source}, found others",
+                "use the data and --seed of that ablation, and a grid only if it had one",
+            )
+        drawn[cell.budget] = found
+    return drawn
+
+
+def inherited(sets_from: Path | None) -> Values:
+    """The options of another ablation that decided its synthetic sets, to stand in for what was not written."""
+    return {} if sets_from is None else {name: _options_of(sets_from)[name] for name in OF_THE_SETS}
+
+
+def check_shared(options: AblationOptions, cells: Sequence[Cell]) -> None:
+    """Refuse the sets of another ablation where they are not finished, or were made with other options.
+
+    Raises:
+        ConfigError: naming the option or the budget.
+    """
+    source = options.sets_from
+    if source is None:
+        return
+    there = _options_of(source)
+    if there.get("sets_from"):
+        raise ConfigError(
+            f"sets_from must name the ablation that made the sets, found {source}, which has them from another",
+            f"use --sets-from {there['sets_from']}",
+        )
+    for name in OF_THE_SETS:
+        if there[name] != getattr(options, name):
+            raise ConfigError(
+                f"{name} must be {there[name]} as in {source}, whose sets are used, found {getattr(options, name)}",
+                f"leave --{name.replace('_', '-')} out",
+            )
+    for name in dict.fromkeys(cell.budget for cell in cells):
+        if not (source / "synthetic" / name / "filter.json").exists():
+            raise ConfigError(
+                f"{source} must hold the finished synthetic sets of budget {name}, found none",
+                "finish that ablation first, or leave the fraction out",
+            )
+
+
+def _decided(budget: Manifest) -> tuple[object, ...]:
+    """What a budget decides; boxes and masks may come later."""
+    images = ((image.path, image.sha256, image.label, image.split, image.labelled) for image in budget.images)
+    return budget.classes, *images
+
+
+def _options_of(out: Path) -> JSON:
+    options: JSON = read_json(out / "ablation.json")["options"]
+    return options
 
 
 def prepare_synthetic(
@@ -81,6 +162,4 @@ def labelled_only(budget: Manifest) -> Manifest:
 
 def filter_rows(synthetic: Path) -> list[JSON]:
     """Rows of every filter.json below a folder of sets, for the report."""
-    from finegan_aug.files import read_json
-
     return [row for path in sorted(synthetic.glob("*/filter.json")) for row in read_json(path).get("rows", [])]

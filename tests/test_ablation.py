@@ -12,80 +12,44 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from coloured_images import ColouredImages
 from safetensors.torch import load_file
+from tiny_ablation import CONFIG, fake_sets, options, scanned
 
 from classifier.config import ClassifierConfig
-from finegan_aug.data.folder import scan
 from finegan_aug.data.manifest import Manifest, read_manifest
 from finegan_aug.errors import CheckpointError, ConfigError, LeakError
 from finegan_aug.files import read_json, sha256_file, write_json
 from finegan_aug.filtering import FilterReport
-from finegan_aug.lineage import Lineage, write_lineage
 from finegan_aug.report import write_report
-from recipes.ablation import AblationOptions, default_alpha, plan, run_ablation
-from recipes.arms import Cell, cell_config, train_cell
-from recipes.opening import count_opening, data_name, primary
-from recipes.sets import labelled_only, prepare_synthetic, read_generator
+from recipes.ablation import plan, run_ablation
+from recipes.arms import ARMS, Cell, cell_config, train_cell
+from recipes.opening import count_opening, data_name
+from recipes.sets import prepare_synthetic, read_generator
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ClassifierConfig(model="test_efficientnet", resolution=24, steps=3, batch_size=6, threads=1, log_steps=1)
-
-
-def photographs(folder: Path, count: int, seed: int) -> Path:
-    data = ColouredImages(count, classes=2, side_px=20, seed=seed)
-    for index in range(count):
-        path = folder / data.classes[data.targets[index]] / f"{index:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data.images[index].save(path)
-    return folder
+TRAINED = tuple(arm for arm in ARMS if arm != "S4")  # these images have no masks
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    root = tmp_path_factory.mktemp("photographs")
-    return scan(photographs(root / "train", 40, 0), test_data=photographs(root / "test", 10, 1))
-
-
-def fake_sets(budget: Manifest, fraction: float, draw: int, out_dir: Path) -> Path:
-    """Sets of other drawn images, as if a generator had made them from the labelled images of the budget."""
-    for kind, count in (("all", 8), ("filtered", 4)):
-        if not (out_dir / kind).exists():
-            photographs(out_dir / kind, count, seed=100 + draw)
-            used = labelled_only(budget).of("train")
-            generator = {"kind": "fake", "checkpoint_sha256": "0" * 64}
-            write_lineage(
-                out_dir / kind,
-                Lineage(
-                    {image.sha256: ("gan_train",) for image in used}, budget.classes, budget.sha256, generator,
-                    labels="tied", gan_data="s", fraction=fraction, pair=draw,
-                ),
-            )  # fmt: skip
-    return out_dir
-
-
-def options(out: Path, **changes: object) -> AblationOptions:
-    values: dict[str, object] = {"out": out, "fractions": (0.5,), "pairs": 2, "models": ("test_efficientnet",)}
-    return AblationOptions(**{**values, **changes})  # type: ignore[arg-type]
+    return scanned(tmp_path_factory.mktemp("photographs"))
 
 
 @pytest.fixture(scope="module")
 def finished(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("ablation")
-    run_ablation(options(out, arms=("R1", "R2", "R5", "S1", "S3", "N0")), CONFIG, manifest, fake_sets)
+    run_ablation(options(out, arms=TRAINED), CONFIG, manifest, fake_sets)
     return out
 
 
 def test_every_arm_of_every_pair_is_trained_for_equal_steps_and_evaluated_on_all_test_images(finished: Path) -> None:
     rows = read_json(finished / "rows.json")["rows"]
-    assert [(row["arm"], row["pair"]) for row in rows] == [
-        (arm, pair) for pair in range(2) for arm in ("R1", "R2", "R5", "S1", "S3", "N0")
-    ]
+    assert [(row["arm"], row["pair"]) for row in rows] == [(arm, pair) for pair in range(2) for arm in TRAINED]
     assert {row["steps"] for row in rows} == {3}
-    assert {row["real_images"] for row in rows} == {20}
-    assert [row["alpha"] for row in rows[:6]] == [0.0, 0.0, 0.4, 0.4, 0.4, 0.4]
-    assert [row["pool"] for row in rows[3:6]] == [8, 4, 20]
+    assert {(row["arm"] == "C0", row["real_images"]) for row in rows} == {(False, 20), (True, 0)}
+    assert [row["alpha"] for row in rows[:8]] == [0.0, 0.0, 0.4, 0.4, 0.4, 1.0, 0.4, 0.4]
+    assert [row["pool"] for row in rows[3:8]] == [8, 4, 4, 20, 8]  # S1, S3, C0, N0, P0
     for row in rows:
         with np.load(finished / row["predictions"], allow_pickle=False) as kept:
             assert len(kept["labels"]) == 10
@@ -114,7 +78,7 @@ def test_a_row_of_synthetic_images_names_its_lineage(finished: Path) -> None:
     assert {row["lineage"] for row in synthetic} == {sha256_file(finished / "synthetic/0.5-0/all/lineage.json")}
     assert header["lineage_checked"] is True
     assert header["gan_variance_included"] is False
-    assert (header["labels"], header["gan_data"]) == ("tied", "s")
+    assert (header["labels"], header["gan_data"]) == ("tied", "u")
 
 
 def test_the_arms_of_a_pair_start_from_the_same_weights_and_pairs_differ() -> None:
@@ -131,7 +95,7 @@ def test_the_same_command_again_trains_nothing_and_opens_nothing(
     before = {path: path.stat().st_mtime_ns for path in finished.glob("cells/*/*")}
     rows = (finished / "rows.json").read_bytes()
     monkeypatch.setattr("recipes.opening.SquareImages", lambda *_: pytest.fail("the test images were opened again"))
-    run_ablation(options(finished, arms=("R1", "R2", "R5", "S1", "S3", "N0")), CONFIG, manifest, fake_sets)
+    run_ablation(options(finished, arms=TRAINED), CONFIG, manifest, fake_sets)
     assert {path: path.stat().st_mtime_ns for path in finished.glob("cells/*/*")} == before
     assert (finished / "rows.json").read_bytes() == rows
     assert read_json(finished / "opening.json")["count"] == 1
@@ -226,51 +190,6 @@ def test_two_jobs_give_the_bits_of_one(finished: Path, manifest: Manifest, tmp_p
         assert all(torch.equal(two[key], one[key]) for key in one)
 
 
-def test_pseudo_labels_come_from_the_r2_of_the_pair_and_from_unlabelled_images_only(finished: Path) -> None:
-    """Three steps teach nothing, so no label is sure: R5 then says that it is R2, and has its weights."""
-    rows = [row for row in read_json(finished / "rows.json")["rows"] if row["arm"] == "R5"]
-    for row in rows:
-        folder = finished / "pools" / f"pseudo-0.5-R5-test_efficientnet-{row['pair']}"
-        assert folder.exists() == (row["pool"] > 0)
-        if row["pool"] == 0:
-            assert row["warnings"] == ["no image outside the budget got a confident pseudo-label: R5 is R2"]
-
-
-def test_a_sure_teacher_labels_the_remainder(manifest: Manifest, tmp_path: Path) -> None:
-    sure = replace(CONFIG, steps=40, batch_size=12, lr=5e-3, ema_decay=0.8, label_smoothing=0.0, cutmix=0.0)
-    run_ablation(options(tmp_path, arms=("R2", "R5"), pairs=1), sure, manifest)
-    row = read_json(tmp_path / "rows.json")["rows"][1]
-    assert row["arm"] == "R5"
-    assert 10 <= row["pool"] <= 20  # of the 20 images outside the budget
-    assert row["warnings"] == []
-
-
-def test_alpha_is_chosen_on_validation_and_0_wins_a_tie(manifest: Manifest, tmp_path: Path) -> None:
-    chosen = options(tmp_path, arms=("R2", "S1"), pairs=1, alpha_grid=(0.3,), models=("test_efficientnet_ln",))
-    # Nothing is learnt, and without BatchNorm the images leave no trace either: no alpha gains.
-    run_ablation(chosen, replace(CONFIG, lr=1e-9), manifest, fake_sets)
-    record = read_json(tmp_path / "alpha.json")["chosen"][0]
-    assert record["alpha"] == 0.0
-    assert set(record["validation_accuracy"]) == {"0", "0.3"}
-    row = read_json(tmp_path / "rows.json")["rows"][1]
-    assert row["alpha"] == 0.0
-    assert row["warnings"] == ["alpha 0: no share of synthetic images gained on validation, so none was mixed in"]
-    assert not list(tmp_path.glob("selection/*/predictions.npz"))
-
-
-def test_an_alpha_that_gains_on_validation_is_used(
-    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("recipes.arms.validation_accuracy", lambda run: 0.8 if run.name.endswith("-0.3") else 0.7)
-    run_ablation(options(tmp_path, arms=("S1",), pairs=1, alpha_grid=(0.3, 0.6)), CONFIG, manifest, fake_sets)
-    assert read_json(tmp_path / "alpha.json")["chosen"][0]["alpha"] == 0.3
-    assert read_json(tmp_path / "rows.json")["rows"][0]["alpha"] == 0.3
-
-
-def test_alpha_follows_the_fraction() -> None:
-    assert [default_alpha(fraction) for fraction in (0.05, 0.1, 0.3, 0.5, 1.0)] == [0.5, 0.5, 0.4, 0.4, 0.2]
-
-
 def test_one_budget_serves_all_pairs_unless_each_has_a_generator(tmp_path: Path) -> None:
     shared = plan(options(tmp_path, pairs=3, arms=("S1",)))
     own = plan(options(tmp_path, pairs=3, arms=("S1",), generator_per_pair=True))
@@ -281,8 +200,34 @@ def test_one_budget_serves_all_pairs_unless_each_has_a_generator(tmp_path: Path)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"arms": ("R1", "S9")}, "arms must be among R1, R2, R5, S1, S3, N0, found S9; correct --arms"),
-        ({"arms": ("R5",)}, "R5 takes its pseudo-labels from R2, which is not among the arms; add R2 to --arms"),
+        (
+            {"arms": ("R1", "S9")},
+            "arms must be among R1, R2, R5, S1, S3, S4, C0, N0, P0, found S9; correct --arms",
+        ),
+        (
+            {"arms": ("R2", "R5"), "gan_data": "s"},
+            "R5 is the control of a generator that also saw unlabelled images, found gan_data s; "
+            "use --gan-data u, or leave R5 out of --arms",
+        ),
+        (
+            {"alpha": 0.2, "alpha_grid": (0.4,)},
+            "alpha is given or chosen from a grid, found both; leave out --alpha or --alpha-grid",
+        ),
+        (
+            {"arms": ("R2", "N0"), "alpha_grid": (0.4,)},
+            "alpha_grid needs a share above 0 and S1 or S3 to try it with, found [0.4] and R2, N0; "
+            "add 0.2 to --alpha-grid and S3 to --arms, or give --alpha",
+        ),
+        (
+            {"alpha_grid": (0.0,)},
+            "alpha_grid needs a share above 0 and S1 or S3 to try it with, found [0.0] and R1, R2, S1, S3; "
+            "add 0.2 to --alpha-grid and S3 to --arms, or give --alpha",
+        ),
+        (
+            {"augment_grid": ("rand", "cutout")},
+            "augment_grid must be among none, flip-crop, trivial, rand, timm, albumentations, found cutout; "
+            "correct --augment-grid",
+        ),
         ({"alpha": 1.2}, "alpha must lie in [0, 1], found 1.2; use a share such as 0.4"),
         ({"pairs": 0}, "pairs must be at least 1, found 0; correct --pairs"),
         ({"models": ()}, "fractions, models and arms must not be empty; leave them out for the defaults"),
@@ -298,11 +243,6 @@ def test_the_same_frozen_weights_are_one_opening(tmp_path: Path) -> None:
     record = tmp_path / "opening.json"
     assert [count_opening(record, digest) for digest in ("a", "a", "b", "b", "a")] == [1, 1, 2, 2, 3]
     assert read_json(record)["openings"] == ["a", "b", "a"]
-
-
-def test_the_primary_contrast_is_fixed_by_the_arms(tmp_path: Path) -> None:
-    assert primary(options(tmp_path)) == {"arm": "S3", "control": "R2"}
-    assert primary(options(tmp_path, arms=("R1", "R2"))) == {"arm": "R2", "control": "R1"}
 
 
 def test_the_generator_is_read_from_the_train_section_of_a_named_configuration() -> None:

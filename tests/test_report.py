@@ -205,7 +205,7 @@ def test_first_lines_say_the_verdict(tmp_path: Path, differences: list[float], w
         (
             {},
             {"alpha": 0.0},
-            "\N{GREEK SMALL LETTER ALPHA} = 0 was shipped: no share of synthetic images gained on validation.",
+            "\N{GREEK SMALL LETTER ALPHA} = 0: no synthetic image was mixed in.",
         ),
         ({}, {"warnings": ["class kea fell back"]}, "class kea fell back (10 %, S3, net, pair 0 and 2 more)"),
         ({"primary": {"arm": "S1", "control": "R2"}}, {}, "S1 and R2 have no pair in common."),

@@ -15,7 +15,8 @@ from finegan_aug.errors import DataError
 from finegan_aug.files import write_bytes, write_json
 from finegan_aug.report import charts, sections, words
 from finegan_aug.report.csv_tables import csv_bytes, csv_tables
-from finegan_aug.report.rows import ARMS, Row, parse_rows, percent
+from finegan_aug.report.guard import guarded_rows, guards
+from finegan_aug.report.rows import ARMS, Row, arm_order, parse_rows, percent
 from finegan_aug.report.sources import (
     Experiment,
     GanRun,
@@ -76,7 +77,10 @@ def _content(experiment: Experiment, rows: list[Row], warnings: list[str]) -> JS
     data: JSON = header["data"] if isinstance(header.get("data"), dict) else {}
     classes = [str(name) for name in data["classes"]] if isinstance(data.get("classes"), list) else []
     found = contrasts(rows, ablation, lambda row: read_predictions(experiment.folder, row))
-    headlines = words.headlines(rows, found, ablation)
+    chosen = guards(rows, ablation, found)
+    cells = summarise([*rows, *guarded_rows(rows, chosen)])
+    cells.sort(key=lambda cell: (cell.fraction, cell.model, arm_order(cell.arm)))
+    headlines = words.headlines(rows, found, ablation, chosen)
     return {
         "title": str(header.get("title") or "Do the synthetic images help?"),
         "headlines": headlines,
@@ -85,9 +89,10 @@ def _content(experiment: Experiment, rows: list[Row], warnings: list[str]) -> JS
         "notes": words.notes(rows, ablation),
         "facts": words.facts(without_private_paths(data), header, rows, ablation),
         "classes": classes,
-        "arms": [(arm, ARMS.get(arm, "")) for arm in dict.fromkeys(cell.arm for cell in summarise(rows))],
-        "cells": summarise(rows),
+        "arms": [(arm, ARMS.get(arm, "")) for arm in sorted({cell.arm for cell in cells}, key=arm_order)],
+        "cells": cells,
         "contrasts": found,
+        "guards": chosen,
         "class_tables": sections.class_tables(rows, found, classes),
         "quality": sections.quality(experiment.evaluation),
         "audit": sections.audit(experiment.audits),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 JSON = dict[str, Any]
 
+GUARDED = "S*"  # name of the guard-railed choice among the arms; no classifier is trained for it
 ARMS = {  # order of every table and chart
     "R0": "real images, natural schedule",
     "R1": "real images, oversampled",
@@ -21,9 +22,11 @@ ARMS = {  # order of every table and chart
     "S1": "R2 + synthetic images",
     "S2": "R3 + synthetic images from crops",
     "S3": "real and filtered synthetic images",
-    "S4": "R2 + generated backgrounds",
+    GUARDED: "guard-railed choice: the synthetic arm where it gained on validation, otherwise R2",
+    "S4": "R2 + real objects on generated backgrounds",
     "C0": "synthetic images only",
     "N0": "R2 + copies of real images (null)",
+    "P0": "R2 + synthetic images with shuffled labels (poison)",
 }
 SECONDARY = ("top5", "macro_f1", "worst_class_accuracy", "ece")
 

@@ -13,7 +13,10 @@ from finegan_aug.verdict import Comparison, Verdict, bootstrap_interval, compare
 
 JSON = dict[str, Any]
 
-EXPLORATORY = (("S3", "R1"), ("S1", "R2"), ("S3", "S1"), ("S3", "R5"), ("S4", "R2"), ("N0", "R2"), ("R2", "R1"))
+EXPLORATORY = (
+    *(("S3", "R2"), ("S3", "R1"), ("S1", "R2"), ("S3", "S1"), ("S3", "R5"), ("S4", "R2")),
+    *(("N0", "R2"), ("P0", "R2"), ("R2", "R1")),
+)
 SIGNIFICANCE = 0.05
 
 

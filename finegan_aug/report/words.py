@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from finegan_aug.report.guard import Guard
 from finegan_aug.report.rows import ARMS, Row, percent
 from finegan_aug.report.sources import Experiment, is_number
 from finegan_aug.report.tables import Contrast, primary_contrast, settings
@@ -30,8 +31,8 @@ def number(value: object) -> str:
     return text.replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
 
 
-def headlines(rows: Sequence[Row], found: Sequence[Contrast], header: JSON) -> list[JSON]:
-    """For each fraction and model: the word of the primary contrast, and one sentence."""
+def headlines(rows: Sequence[Row], found: Sequence[Contrast], header: JSON, chosen: Sequence[Guard] = ()) -> list[JSON]:
+    """For each fraction and model: the word of the primary contrast, one sentence, and what the guard rail ships."""
     unusable = header.get("no_usable_codes")
     lines = []
     for fraction, model in sorted(settings(rows), key=lambda setting: (setting[1], setting[0])):
@@ -47,7 +48,8 @@ def headlines(rows: Sequence[Row], found: Sequence[Contrast], header: JSON) -> l
             line |= {"word": "lineage unchecked", "text": "Barred from a verdict: train and test may overlap."}
         else:
             line |= {"word": contrast.verdict, "text": _sentence(contrast)}
-        lines.append(line)
+        guard = next((guard for guard in chosen if (guard.fraction, guard.model) == (fraction, model)), None)
+        lines.append(line | {"guard": "" if guard is None else guard_sentence(guard)})
     return lines
 
 
@@ -69,8 +71,21 @@ def _sentence(contrast: Contrast) -> str:
     ):
         text += " The interval over test images includes 0: another test set could read otherwise."
     if contrast.off:
-        text += f" {ALPHA} = 0 was shipped: no share of synthetic images gained on validation."
+        text += f" {ALPHA} = 0: no synthetic image was mixed in."
     return text
+
+
+def guard_sentence(guard: Guard) -> str:
+    """What the guard rail decided, and what that means for the result."""
+    known = dict(guard.accuracies)
+    best, without = known.get(f"{guard.alpha:g}"), known.get("0")
+    beside = "" if best is None or without is None else f" ({100 * best:.1f} % against {100 * without:.1f} %)"
+    if guard.shipped > 0:
+        return f"Guard rail: on validation {ALPHA} = {guard.alpha:g} gained{beside}, so {guard.arm} is shipped."
+    return (
+        f"Guard rail: on validation {ALPHA} = {guard.alpha:g}, the best above 0, gained nothing{beside}, so synthetic "
+        "images are turned off: R2 is shipped, difference 0."
+    )
 
 
 def lead(lines: Sequence[JSON]) -> str:
@@ -102,6 +117,9 @@ def warnings(experiment: Experiment, rows: Sequence[Row], found: Sequence[Contra
         texts.append("The firewall between training and test data was overridden: no number here is evidence.")
     if header.get("lineage_checked") is False:
         texts.append("The lineage of the synthetic images is unknown: test images may have been trained on.")
+    if header.get("imagenet_features") is True or any(knows_imagenet(gan.config) for gan in experiment.gans):
+        text = "The generator was trained against frozen ImageNet features"
+        texts.append(f"{text}; compare with a control that uses them.")
     openings = header.get("test_openings", 1)
     if is_number(openings) and openings > 1:
         texts.append(f"The test set was opened {openings} times.")
@@ -121,6 +139,14 @@ def warnings(experiment: Experiment, rows: Sequence[Row], found: Sequence[Contra
     return texts + experiment.warnings
 
 
+def knows_imagenet(config: JSON) -> bool:
+    """Whether the config.json of a generator says that it was trained against frozen ImageNet features."""
+    settings = config.get("config", config)
+    if not isinstance(settings, dict):
+        return False
+    return settings.get("judge") == "projected" or settings.get("teacher") == "packaged"
+
+
 def notes(rows: Sequence[Row], header: JSON) -> list[str]:
     """How the comparison was made, as far as it limits what it shows."""
     texts = [str(text) for text in header["notes"]] if isinstance(header.get("notes"), list) else []
@@ -130,6 +156,8 @@ def notes(rows: Sequence[Row], header: JSON) -> list[str]:
     if header.get("gan_data") == "u":
         fair = "its fair control is R5" if "R5" in arms else "its fair control, R5, was not run"
         texts.append(f"The generator also saw the training images outside the budget, without labels; {fair}.")
+    if header.get("guard") == [] and arms & {"S1", "S3"}:
+        texts.append(f"{ALPHA} was not chosen on validation: no guard rail is claimed.")
     if header.get("labels"):
         texts.append(f"Labelling mode of the generator: {header['labels']}.")
     if rows and not arms & {"R3", "S2"}:
