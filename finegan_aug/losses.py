@@ -103,6 +103,22 @@ def mask_entropy_loss(mask: Tensor) -> Tensor:
     return -(p * p.log2() + (1 - p) * (1 - p).log2()).mean()
 
 
+def mask_tie_loss(parent_mask: Tensor, child_mask: Tensor) -> Tensor:
+    """Makes parent and child draw one outline: mean of 1 - intersection over union (Rahman and Wang, ISVC 2016).
+
+    Both masks learn: the parent's grows where the child draws and shrinks elsewhere, the child's stays on the parent's.
+    Intersections are products, so that only decided masks overlap fully: two of the same grey a reach a / (2 - a), a
+    parent grey a under a decided child at most a. Full masks overlap too; against those there is `mask_size_loss`.
+
+    Args:
+        parent_mask, child_mask: [N, 1, H, W] in (0, 1).
+    """
+    parent, child = _wide(parent_mask), _wide(child_mask)
+    both = (parent * child).sum(dim=(1, 2, 3))
+    either = (parent + child).sum(dim=(1, 2, 3)) - both
+    return (1 - both / either.clamp(min=1)).mean()  # less than a pixel counts as empty: no overlap
+
+
 def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
     """L2 norm of the gradients of all parameters of an optimiser together, a scalar on their device."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

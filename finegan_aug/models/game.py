@@ -204,6 +204,9 @@ class FineGAN:
                 terms[f"g_{name}_mask_size"] = config.mask_size_weight * size
             if config.mask_entropy_weight > 0:
                 terms[f"g_{name}_mask_entropy"] = config.mask_entropy_weight * losses.mask_entropy_loss(mask)
+        if config.mask_tie_weight > 0:
+            tie = losses.mask_tie_loss(stages.parent_mask, stages.child_mask)
+            terms["g_mask_tie"] = config.mask_tie_weight * tie
         return terms
 
     def code_surprisal(self, fake: FakeBatch) -> Tensor:
