@@ -133,7 +133,8 @@ class RealClusters(NamedTuple):
     clusters: npt.NDArray[np.int64]  # [N], by k-means
     child: npt.NDArray[np.int64]  # [N], the child code that phi_c predicts
     parent: npt.NDArray[np.int64]  # [N], the parent code that phi_p predicts
-    rows: list[JSON]  # as from `evaluate_images`
+    rows: list[JSON]  # of the k-means clusters, as from `evaluate_images`
+    child_rows: list[JSON]  # of the child codes
 
 
 def cluster_with_generated(
@@ -174,22 +175,27 @@ def cluster_with_generated(
         images, parent, num_classes=num_parents, seed=seed_for(seed, "phi_p"), kimg=kimg, unlabelled=unlabelled
     )
     features = torch.cat([F.normalize(phi.features(real_images), dim=1) for phi in (phi_p, phi_c)], dim=1)
-    num_classes = len(torch.unique(labels))
-    state = seed_for(seed, "k-means") % 2**31
-    clusters = KMeans(num_classes, n_init=10, random_state=state).fit_predict(features.double().numpy())
-    base = {
-        "extractor": f"phi_p+phi_c, small-cnn@{phi_c.config.resolution_px}" + (", adapted" if adapt else ""),
-        "extractor_sha256": phi_c.sha256,
-        "n_real": len(real_images),
-        "n_fake": num_generated,
-        "split": split,
-    }
+    clusters = k_means(features.double().numpy(), len(torch.unique(labels)), seed=seed)
+    predicted = phi_c.logits(real_images).argmax(dim=1).numpy()
+    network = f"small-cnn@{phi_c.config.resolution_px}" + (", adapted" if adapt else "")
+    base = {"extractor_sha256": phi_c.sha256, "n_real": len(real_images), "n_fake": num_generated, "split": split}
+    truth = labels.cpu().numpy()
     return RealClusters(
-        clusters=clusters.astype(np.int64),
-        child=phi_c.logits(real_images).argmax(dim=1).numpy(),
+        clusters=clusters,
+        child=predicted,
         parent=phi_p.logits(real_images).argmax(dim=1).numpy(),
-        rows=clustering_rows(labels=labels.cpu().numpy(), clusters=clusters, base=base),
+        rows=clustering_rows(labels=truth, clusters=clusters, base={"extractor": f"phi_p+phi_c, {network}", **base}),
+        child_rows=clustering_rows(labels=truth, clusters=predicted, base={"extractor": f"phi_c, {network}", **base}),
     )
+
+
+def k_means(features: npt.NDArray[np.float64], count: int, *, seed: int) -> npt.NDArray[np.int64]:
+    """Cluster of each row of [N, D], int64 [N] from 0 to count - 1: the best of ten k-means++ starts."""
+    state = seed_for(seed, "k-means") % 2**31
+    clusters: npt.NDArray[np.int64] = (
+        KMeans(count, n_init=10, random_state=state).fit_predict(features).astype(np.int64)
+    )
+    return clusters
 
 
 def clustering_rows(*, labels: npt.NDArray[np.int64], clusters: npt.NDArray[np.int64], base: JSON) -> list[JSON]:

@@ -103,31 +103,19 @@ def mask_entropy_loss(mask: Tensor) -> Tensor:
     return -(p * p.log2() + (1 - p) * (1 - p).log2()).mean()
 
 
-def mask_cover_loss(parent_mask: Tensor, child_mask: Tensor) -> Tensor:
-    """Fills the parent's mask where the child draws and empties it elsewhere: mean cross-entropy in bits.
+def mask_tie_loss(parent_mask: Tensor, child_mask: Tensor) -> Tensor:
+    """Makes parent and child draw one outline: mean of 1 - intersection over union (Rahman and Wang, ISVC 2016).
 
-    The parent's mask learns, the child's stands. Cross-entropy moves also a mask that is sure of the wrong thing, where
-    an overlap would hardly move it; under a decided child no grey satisfies it.
+    Both masks learn: the parent's grows where the child draws and shrinks elsewhere, the child's stays on the parent's.
+    Intersections are products, so that only decided masks overlap fully: two of the same grey a reach a / (2 - a), a
+    parent grey a under a decided child at most a. Full masks overlap too; against those there is `mask_size_loss`.
 
     Args:
         parent_mask, child_mask: [N, 1, H, W] in (0, 1).
     """
-    learns, target = _wide(parent_mask).clamp(1e-6, 1 - 1e-6), _wide(child_mask.detach())
-    return -(target * learns.log2() + (1 - target) * (1 - learns).log2()).mean()
-
-
-def mask_overlap_loss(child_mask: Tensor, parent_mask: Tensor) -> Tensor:
-    """Keeps the child's mask on the parent's: mean of 1 - intersection over union (Rahman and Wang, ISVC 2016).
-
-    The child's mask learns, the parent's stands. Intersections are products, so that only decided masks overlap fully:
-    two of the same grey a reach a / (2 - a). Under a parent that is grey all over, the child's mask shrinks nowhere.
-
-    Args:
-        child_mask, parent_mask: [N, 1, H, W] in (0, 1).
-    """
-    learns, target = _wide(child_mask), _wide(parent_mask.detach())
-    both = (learns * target).sum(dim=(1, 2, 3))
-    either = (learns + target).sum(dim=(1, 2, 3)) - both
+    parent, child = _wide(parent_mask), _wide(child_mask)
+    both = (parent * child).sum(dim=(1, 2, 3))
+    either = (parent + child).sum(dim=(1, 2, 3)) - both
     return (1 - both / either.clamp(min=1)).mean()  # less than a pixel counts as empty: no overlap
 
 

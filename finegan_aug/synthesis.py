@@ -70,7 +70,7 @@ def synthesize(
     seed: int = 0,
     *,
     image_format: ImageFormat = "png",
-    background: Background = "random",
+    background: Background | None = None,
     placement: Placement | None = None,
     canvas_px: int | None = None,
     fraction: float | None = None,
@@ -83,7 +83,8 @@ def synthesize(
             generator that never saw photographs here, each code is a class, and the set has no lineage.
         out_dir: the set; image n of a class has the same bytes however many are asked for.
         image_format: png and webp keep every pixel.
-        background: "tied" to the child code as in training, or "random" among all codes.
+        background: "tied" to the child code as in training, or "random" among all codes; default "random" where the
+            background stage learned what background is, else "tied": it may show the object.
         placement: "crop": the object fills the image as in the training crops; "frame": it lies where and as large as
             objects lie in the training photographs. Default: "frame" where boxes are known.
         canvas_px: side of a "frame" image; default the generator's resolution.
@@ -104,6 +105,7 @@ def synthesize(
     if placement == "frame" and manifest is None:
         raise ConfigError(f"{run_dir} was imported and holds no photographs with objects", "use --placement crop")
     placement = placement or ("crop" if config.boxes == "none" or manifest is None else "frame")
+    background = background or ("random" if config.judges_background else "tied")
     canvas_px = (canvas_px or config.resolution) if placement == "frame" else config.resolution
     settings = SynthesisSettings(checkpoint_sha256, per_class, seed, image_format, background, placement, canvas_px)
     _settle(settings, out_dir)
@@ -118,9 +120,8 @@ def synthesize(
     mine = blocks[state.process_index :: state.num_processes]
 
     def draw(label: int, first: int) -> Pictures:
-        return _draw(
-            generator, draw_latents(config, codes[label], label, first, settings), places, settings, label, first
-        )
+        latents = draw_latents(config, codes[label], label, first, settings)
+        return _draw(generator, latents, places, settings, label, first)
 
     with Progress(len(blocks) * BLOCK / 1000, label="kimg", enabled=state.is_main_process) as progress:
         for done in _write_blocks(mine, classes, settings, out_dir, draw):

@@ -111,7 +111,7 @@ class SynthesizeOptions:
     per_class: int = 100  # images of each class
     seed: int = 0  # another seed gives other images
     image_format: Literal["png", "webp", "jpeg"] = "png"  # png and webp keep every pixel
-    background: Literal["tied", "random"] = "random"  # the code of the background: that of the object, or any
+    background: Literal["tied", "random"] | None = None  # code: that of the object, or any (default: any, if learned)
     placement: Literal["crop", "frame"] | None = None  # object as in the crops, or as it lies in photographs
     canvas_px: int | None = None  # side of an image with placement frame (default: the generator's)
 

@@ -18,7 +18,7 @@ import torch
 from finegan_aug import cli, folder_verbs, verbs
 from finegan_aug.config import FineGANConfig
 from finegan_aug.config_files import read_config
-from finegan_aug.data.toy import write_toy
+from finegan_aug.data.toy import TOY_CLASSES, toy_child_to_parent, write_toy
 from finegan_aug.errors import CheckpointError, ConfigError, DataError, FineGANAugError, RunLockedError
 from finegan_aug.files import write_json
 from finegan_aug.options import parse_options
@@ -173,7 +173,16 @@ def test_every_named_configuration_is_understood(file: Path) -> None:
     _, _, written = parse_options(
         "train", ["--config", str(file)], verbs.TrainOptions, verbs.DataOptions, FineGANConfig, section="train"
     )
-    assert verbs.generator_config(read_config(file, "train")["preset"], written).labels == "tied"
+    config = verbs.generator_config(read_config(file, "train")["preset"], written)
+    assert config.labels == ("discovered" if file.stem.endswith("-discovered") else "tied")
+
+
+def test_the_codes_to_discover_on_the_drawn_set_are_as_many_and_grouped_as_its_classes() -> None:
+    file = ROOT / "recipes" / "configs" / "demo-discovered.yaml"
+    _, written = parse_options("train", ["--config", str(file)], verbs.TrainOptions, FineGANConfig, section="train")
+    config = verbs.generator_config("slim-32", written).resolve(len(TOY_CLASSES))
+    assert config.child_to_parent == tuple(toy_child_to_parent())
+    assert (config.labels, config.mask_tie_weight > 0, config.mask_size_weight > 0) == ("discovered", True, True)
 
 
 def test_options_beat_the_preset_and_the_preset_beats_the_default() -> None:

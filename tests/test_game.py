@@ -130,6 +130,18 @@ def test_each_term_of_the_generator_reaches_the_stages_of_the_design() -> None:
     }
 
 
+@pytest.mark.parametrize("boxes", ["given", "none"])
+def test_the_tie_of_the_masks_teaches_both_object_stages_and_is_absent_unless_asked_for(boxes: str) -> None:
+    game = make_game(boxes=boxes, mask_tie_weight=3.0)
+    fake, generator = fakes(game), game.generator
+    terms = game.generator_losses(fake)
+    tie = losses.mask_tie_loss(fake.stages.parent_mask, fake.stages.child_mask)
+    torch.testing.assert_close(terms["g_mask_tie"], 3 * tie)
+    parts = (generator.object_trunk, generator.parent.mask, generator.child.mask, generator.background_trunk)
+    assert [reaches(terms["g_mask_tie"], part) for part in parts] == [True, True, True, False]
+    assert set(terms) - set(make_game(boxes=boxes).generator_losses(fake)) == {"g_mask_tie"}
+
+
 def test_each_term_of_the_discriminators_reaches_its_own_network_alone() -> None:
     game = make_game(labels="discovered", num_children=8)
     terms = game.discriminator_losses(real_images(game), fakes(game))

@@ -203,6 +203,99 @@ def test_the_size_is_that_of_each_mask_alone() -> None:
     torch.testing.assert_close(losses.mask_size_loss(masks, 0.6, 0.7), torch.stack(each).mean())
 
 
+def masks(*shape: int, seed: int) -> Tensor:
+    return logits(*shape, seed=seed).sigmoid()
+
+
+def square(top: int, left: int) -> Tensor:
+    """A mask of 8 x 8 that is 1 on 4 x 4 pixels."""
+    mask = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
+    mask[..., top : top + 4, left : left + 4] = 1
+    return mask
+
+
+def test_the_tie_of_masks_is_that_of_a_loop_over_their_pixels() -> None:
+    parent, child = masks(3, 1, 6, 6, seed=0), masks(3, 1, 6, 6, seed=1)
+    each = []
+    for p, c in zip(parent.flatten(1).tolist(), child.flatten(1).tolist(), strict=True):
+        both = sum(a * b for a, b in zip(p, c, strict=True))
+        each.append(1 - both / sum(a + b - a * b for a, b in zip(p, c, strict=True)))
+    assert losses.mask_tie_loss(parent, child).item() == pytest.approx(sum(each) / 3, rel=1e-12)
+
+
+def test_decided_masks_overlap_as_sets_and_empty_ones_not_at_all() -> None:
+    """Squares of 16 pixels moved by 2 share 8 of 24."""
+    own, moved, empty = square(2, 2), square(2, 4), torch.zeros(1, 1, 8, 8)
+    assert losses.mask_tie_loss(own, own) == 0
+    assert losses.mask_tie_loss(own, moved).item() == pytest.approx(1 - 8 / 24)
+    assert [losses.mask_tie_loss(*pair).item() for pair in ((own, empty), (empty, own), (empty, empty))] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("grey", [0.1, 0.5, 0.9])
+def test_grey_masks_do_not_satisfy_the_tie_not_even_equal_ones(grey: float) -> None:
+    """a / (2 - a) of overlap for two of them; under a child on a quarter of the image (a / 4) / (1/4 + 3 a / 4)."""
+    flat = torch.full((1, 1, 8, 8), grey, dtype=torch.float64)
+    assert losses.mask_tie_loss(flat, flat).item() == pytest.approx(1 - grey / (2 - grey))
+    assert losses.mask_tie_loss(flat, square(2, 2)).item() == pytest.approx(1 - grey / (1 + 3 * grey))
+
+
+def test_the_tie_knows_no_place_no_order_and_not_which_mask_is_whose() -> None:
+    parent, child = masks(4, 1, 6, 6, seed=0), masks(4, 1, 6, 6, seed=1)
+    tie = losses.mask_tie_loss(parent, child)
+    torch.testing.assert_close(losses.mask_tie_loss(child, parent), tie)
+    moved = [mask.roll((2, 3), dims=(2, 3)).flip(0, 3) for mask in (parent, child)]
+    torch.testing.assert_close(losses.mask_tie_loss(*moved), tie)
+    assert losses.mask_tie_loss(parent.bfloat16(), child.bfloat16()).dtype == torch.float32
+
+
+def slopes(parent: Tensor, child: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the tie on both masks."""
+    pair = parent.clone().requires_grad_(), child.clone().requires_grad_()
+    on_parent, on_child = torch.autograd.grad(losses.mask_tie_loss(*pair), pair)
+    return on_parent, on_child
+
+
+def test_a_faint_parent_grows_where_the_child_draws_and_shrinks_elsewhere_and_the_child_shrinks_nowhere() -> None:
+    faint, child = torch.full((1, 1, 8, 8), 0.1, dtype=torch.float64), square(2, 2)
+    on_parent, on_child = slopes(faint, child)
+    assert torch.equal(on_parent < 0, child == 1)
+    assert torch.equal(on_parent > 0, child == 0)
+    assert bool((on_child <= 0).all())
+    # The parent moves to the child, not the child to the parent.
+    assert on_parent.abs().max() > 10 * on_child.abs().max()
+
+
+def test_a_child_beside_its_parent_leaves_the_outside_and_fills_the_inside() -> None:
+    parent = square(2, 2)
+    _, on_child = slopes(parent, 0.02 + 0.96 * square(3, 3))
+    assert torch.equal(on_child < 0, parent == 1)
+    assert torch.equal(on_child > 0, parent == 0)
+
+
+def outlines_after_training(tie_weight: float) -> tuple[Tensor, Tensor]:
+    """Parent and child masks as free pixels; the parent begins faint, the image asks the child for a square."""
+    parent, child = torch.full((1, 1, 8, 8), -2.2), torch.zeros(1, 1, 8, 8)
+    optimizer = torch.optim.Adam([parent.requires_grad_(), child.requires_grad_()], lr=0.1)
+    for _ in range(150):
+        p, c = parent.sigmoid(), child.sigmoid()
+        loss = F.binary_cross_entropy_with_logits(child, square(2, 2).float())
+        loss = loss + 10 * losses.mask_size_loss(p, 0.1, 0.5) + 0.4 * losses.mask_entropy_loss(p)
+        loss = loss + tie_weight * losses.mask_tie_loss(p, c)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return parent.detach().sigmoid(), child.detach().sigmoid()
+
+
+def test_a_faint_parent_that_the_floor_on_its_area_leaves_empty_is_filled_by_the_tie() -> None:
+    parent, child = outlines_after_training(tie_weight=0)
+    assert parent.mean() > 0.09  # the floor is satisfied
+    assert not bool((parent > 0.5).any())
+    parent, tied_child = outlines_after_training(tie_weight=2)
+    assert torch.equal(parent > 0.5, square(2, 2) == 1)
+    assert torch.equal(tied_child > 0.5, child > 0.5)
+
+
 @pytest.mark.parametrize(
     "loss",
     [

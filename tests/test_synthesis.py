@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_runs import files, tiny_config
+from untrained_run import untrained_run
 
 from finegan_aug import FineGANConfig
 from finegan_aug.cli import main
@@ -190,6 +191,18 @@ def test_a_crop_is_what_the_averaged_generator_draws(trained_run: Path, tmp_path
         pixels(out / TOY_CLASSES[9] / "00000001.png"), to_uint8(stages.child)[1].permute(1, 2, 0).numpy()
     )
     assert {(row.child, row.background) for row in read_rows(out)[1]} == {(c, c) for c in range(12)}
+
+
+def test_backgrounds_are_free_only_where_the_background_stage_learned_what_background_is(
+    trained_run: Path, toy_data: Manifest, tmp_path: Path
+) -> None:
+    taught = synthesize(trained_run, tmp_path / "taught", per_class=4)
+    assert any(row.background != row.child for row in read_rows(taught)[1])
+    config = tiny_config(boxes="none").resolve(12)
+    run = untrained_run(tmp_path / "run", config, toy_data)
+    assert all(row.background == row.child for row in read_rows(synthesize(run, tmp_path / "untaught", per_class=4))[1])
+    asked = synthesize(run, tmp_path / "asked", per_class=4, background="random")
+    assert any(row.background != row.child for row in read_rows(asked)[1])
 
 
 def test_a_frame_has_the_side_asked_for_and_shows_the_object_smaller(trained_run: Path, tmp_path: Path) -> None:

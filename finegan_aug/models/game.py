@@ -205,9 +205,8 @@ class FineGAN:
             if config.mask_entropy_weight > 0:
                 terms[f"g_{name}_mask_entropy"] = config.mask_entropy_weight * losses.mask_entropy_loss(mask)
         if config.mask_tie_weight > 0:
-            parent, child = stages.parent_mask, stages.child_mask
-            terms["g_parent_mask_tie"] = config.mask_tie_weight * losses.mask_cover_loss(parent, child)
-            terms["g_child_mask_tie"] = config.mask_tie_weight * losses.mask_overlap_loss(child, parent)
+            tie = losses.mask_tie_loss(stages.parent_mask, stages.child_mask)
+            terms["g_mask_tie"] = config.mask_tie_weight * tie
         return terms
 
     def code_surprisal(self, fake: FakeBatch) -> Tensor:

@@ -1,0 +1,119 @@
+"""Are the classes found without their labels? The generator's codes beside k-means on pixels and on frozen features.
+
+    python -m benchmarks.discovery --run runs/demo-discovered
+
+The photographs are the training images of the run (its data.jsonl) as central object crops; their folders are the
+truth, also for images outside the labelled budget, since this is a measure. No test image is read. Two small networks
+learn from generated images alone which child and which parent code an image has, and name the photographs' codes;
+`finegan_aug.discovery` names the methods. Pixels are reduced to at most 50 principal components. Prints one table,
+means over the seeds with the lowest and highest value, and writes every value as JSON. With tied labels the codes were
+told the classes: their row is no discovery then.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from finegan_aug.checkpoint import latest_checkpoint
+from finegan_aug.config import FineGANConfig
+from finegan_aug.data.crops import build_crops
+from finegan_aug.data.manifest import read_manifest
+from finegan_aug.discovery import Codes, compare_groups, over_seeds
+from finegan_aug.errors import ConfigError
+from finegan_aug.features import Extractor
+from finegan_aug.files import JSON, read_json, sha256_file, write_json
+from finegan_aug.packaged import packaged_extractor
+from finegan_aug.run_evaluation import sample
+from finegan_aug.synthesis import load_generator
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="run folder of a generator")
+    parser.add_argument("--out", type=Path, help="JSON file (default: discovery.json in the run folder)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="each a repetition")
+    parser.add_argument("--samples", type=int, default=4000, help="generated images that the networks learn from")
+    parser.add_argument("--kimg", type=float, default=20.0, help="length of training of each network")
+    parser.add_argument("--adapt", action="store_true", help="the networks also learn sure answers on the photographs")
+    options = parser.parse_args(argv)
+    config = FineGANConfig.from_json(read_json(options.run / "config.json")["config"])
+    generator = load_generator(options.run)
+    images, truth = photographs(options.run, config)
+    num_children, num_parents = generator.child.joint.num_codes, generator.parent.joint.num_codes
+    rows = compare_groups(
+        images,
+        truth,
+        codes=Codes(lambda count, seed: sample(generator, config, count, seed), num_children, num_parents),
+        extractors=frozen_extractors(config.resolution),
+        seeds=options.seeds,
+        num_generated=options.samples,
+        kimg=options.kimg,
+        adapt=options.adapt,
+    )
+    checkpoint = latest_checkpoint(options.run)
+    assert checkpoint is not None
+    result: JSON = {
+        "run": options.run.name,
+        "checkpoint_sha256": sha256_file(checkpoint / "ema.safetensors"),
+        "labels": config.labels,
+        "num_children": num_children,
+        "num_parents": num_parents,
+        "num_classes": len(torch.unique(truth)),
+        "n": len(images),
+        "split": "train",
+        "seeds": options.seeds,
+        "samples": options.samples,
+        "kimg": options.kimg,
+        "adapt": options.adapt,
+        "summary": over_seeds(rows),
+        "rows": rows,
+    }
+    print_table(result)
+    write_json(options.out or options.run / "discovery.json", result)
+
+
+def photographs(run: Path, config: FineGANConfig) -> tuple[Tensor, Tensor]:
+    """Training images of a run, central object crops uint8 [N, 3, S, S], and the class of every one, int64 [N]."""
+    crops = build_crops(
+        read_manifest(run / "data.jsonl"),
+        resolution=config.resolution,
+        boxes=config.boxes,
+        official=config.official_crops,
+        cache_dir=run / "crops",
+    )
+    # Crops.labels hides classes outside the labelled budget.
+    truth = torch.tensor([record.label for record in crops.records])
+    return crops.objects_center_uint8(torch.arange(len(crops))), truth
+
+
+def frozen_extractors(resolution: int) -> list[Extractor]:
+    """The packaged ImageNet network at the side that `evaluate` uses; none, and a line about it, if not installed."""
+    try:
+        return [packaged_extractor(input_px=min(224, max(96, 2 * resolution)))]
+    except ConfigError as error:
+        print(f"without frozen features: {error}")
+        return []
+
+
+def print_table(result: JSON) -> None:
+    """A line for each method, a column for each metric."""
+    metrics = list(dict.fromkeys(row["metric"] for row in result["summary"]))
+    print(
+        f"{result['n']} photographs of {result['num_classes']} classes, split {result['split']}; {result['labels']} "
+        f"labels, {result['num_children']} child and {result['num_parents']} parent codes; seeds {result['seeds']}"
+    )
+    print(f"{'method':<8}" + "".join(f"{metric:>22}" for metric in metrics) + "  extractor")
+    for method, extractor in dict.fromkeys((row["method"], row["extractor"]) for row in result["summary"]):
+        cells = [row for row in result["summary"] if (row["method"], row["extractor"]) == (method, extractor)]
+        numbers = (f"{row['mean']:.3f} ({row['lowest']:.3f}-{row['highest']:.3f})" for row in cells)
+        print(f"{method:<8}" + "".join(f"{number:>22}" for number in numbers) + f"  {extractor}")
+
+
+if __name__ == "__main__":
+    main()
