@@ -28,7 +28,7 @@ from finegan_aug.errors import ConfigError
 from finegan_aug.features import Extractor
 from finegan_aug.files import JSON, read_json, sha256_file, write_json
 from finegan_aug.packaged import packaged_extractor
-from finegan_aug.run_evaluation import sample
+from finegan_aug.samples import sample
 from finegan_aug.synthesis import load_generator
 
 
