@@ -49,7 +49,7 @@ class AblationOptions:
     per_class: int = 500  # synthetic images of each class
     teacher_kimg: float = 20.0  # training of the filter's teacher, thousands of images
     sets_from: Path | None = None  # another ablation of the same data, whose generators and synthetic sets are used
-    jobs: int = 1  # classifiers trained at once, each in a process of its own with one thread
+    jobs: int = 1  # generators, then classifiers trained at once, each in a process of its own with one thread
 
     def __post_init__(self) -> None:
         from recipes.arms import ARMS

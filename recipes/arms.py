@@ -13,10 +13,8 @@ Budget, initial weights, order and draws are those of the pair in every arm.
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +32,7 @@ from finegan_aug.lineage import LINEAGE
 from finegan_aug.mixing import SyntheticMixDataset
 from finegan_aug.randomness import seed_for
 from finegan_aug.synthetic_index import KEPT, open_index
+from recipes.workers import each
 
 ARMS = ("R1", "R2", "R5", "S1", "S3", "S4", "C0", "N0", "P0")
 REAL_ONLY = ("R1", "R2")  # the arms without alpha
@@ -136,25 +135,10 @@ def run_cells(
 ) -> list[Path]:
     """Train these cells, `jobs` at once; returns their folders in order."""
     started, done = time.monotonic(), dict[int, Path]()
-
-    def tell(index: int, folder: Path) -> None:
+    config = replace(config, threads=1) if jobs > 1 else config
+    for index, folder in each(train, [(out, cell, config) for cell in cells], jobs):
         done[index] = folder
         print(f"[{len(done)}/{len(cells)}] {folder.name} after {time.monotonic() - started:.0f} s", flush=True)
-
-    if jobs == 1:
-        for index, cell in enumerate(cells):
-            tell(index, train(out, cell, config))
-    elif cells:
-        single = replace(config, threads=1)
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(cells)), mp_context=spawn) as pool:
-            futures = {pool.submit(train, out, cell, single): index for index, cell in enumerate(cells)}
-            try:
-                for future in as_completed(futures):
-                    tell(futures[future], future.result())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
     return [done[index] for index in range(len(cells))]
 
 

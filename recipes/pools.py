@@ -32,6 +32,7 @@ from finegan_aug.synthesis import load_generator
 from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, encode, file_name, read_rows, write_manifest
 from finegan_aug.synthetic_index import ClassPools, open_index
 from recipes.arms import Cell, budget_images, square_px
+from recipes.workers import each
 
 if TYPE_CHECKING:
     from recipes.ablation import AblationOptions
@@ -47,19 +48,28 @@ Pixels = npt.NDArray[np.uint8]
 def with_pools(
     options: AblationOptions, config: ClassifierConfig, cells: Sequence[Cell], prepare: Prepare
 ) -> list[Cell]:
-    """The cells with their pools, budget by budget: its generator and sets first, then what is made of them.
+    """The cells with their pools: generators and their sets first, `options.jobs` at once, then what is made of them.
 
     Raises:
         FineGANAugError: of `prepare` and `pool_of`.
     """
+    if options.sets_from is None:
+        needed = {cell.budget: cell for cell in cells if cell.arm in OF_A_GENERATOR}
+        tasks = [
+            (_budget(options, cell), cell.fraction, cell.draw, options.out / "synthetic" / name)
+            for name, cell in needed.items()
+        ]
+        for _ in each(prepare, tasks, options.jobs):
+            pass
     pools: dict[tuple[str, str], Path | None] = {}
     for cell in cells:
         if (cell.budget, cell.arm) not in pools:
-            manifest = read_manifest(options.out / "budgets" / f"{cell.budget}.jsonl")
-            if cell.arm in OF_A_GENERATOR and options.sets_from is None:
-                prepare(manifest, cell.fraction, cell.draw, options.out / "synthetic" / cell.budget)
-            pools[cell.budget, cell.arm] = pool_of(options, config, cell, manifest)
+            pools[cell.budget, cell.arm] = pool_of(options, config, cell, _budget(options, cell))
     return [replace(cell, pool=pools[cell.budget, cell.arm]) for cell in cells]
+
+
+def _budget(options: AblationOptions, cell: Cell) -> Manifest:
+    return read_manifest(options.out / "budgets" / f"{cell.budget}.jsonl")
 
 
 def pool_of(options: AblationOptions, config: ClassifierConfig, cell: Cell, manifest: Manifest) -> Path | None:

@@ -184,7 +184,9 @@ def test_a_generator_that_saw_more_than_the_budget_is_refused(manifest: Manifest
 
 
 def test_two_jobs_give_the_bits_of_one(finished: Path, manifest: Manifest, tmp_path: Path) -> None:
-    run_ablation(options(tmp_path, arms=("R1", "S1"), pairs=1, jobs=2), CONFIG, manifest, fake_sets)
+    changes = {"arms": ("R1", "S1"), "generator_per_pair": True, "jobs": 2}
+    run_ablation(options(tmp_path, **changes), CONFIG, manifest, fake_sets)
+    assert sorted(path.name for path in (tmp_path / "synthetic").iterdir()) == ["0.5-0", "0.5-1"]
     for name in ("0.5-R1-test_efficientnet-0", "0.5-S1-test_efficientnet-0"):
         two, one = (load_file(folder / "cells" / name / "model.safetensors") for folder in (tmp_path, finished))
         assert all(torch.equal(two[key], one[key]) for key in one)

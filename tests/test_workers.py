@@ -1,0 +1,85 @@
+"""Several tasks at once: results under their numbers, the first error ends all, no worker outlives its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from recipes.workers import each
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def squared(number: int, threads: int) -> tuple[int, int]:
+    assert torch.get_num_threads() == threads
+    return number**2, os.getpid()
+
+
+def failing(number: int) -> int:
+    if number == 0:
+        raise ValueError("task 0")
+    return number
+
+
+def test_tasks_run_in_other_processes_with_one_thread_and_come_back_under_their_numbers() -> None:
+    found = dict(each(squared, [(3, 1), (4, 1), (5, 1)], jobs=2))
+    assert {number: value for number, (value, _) in found.items()} == {0: 9, 1: 16, 2: 25}
+    assert os.getpid() not in {process for _, process in found.values()}
+
+
+@pytest.mark.parametrize(("tasks", "jobs"), [([(3,), (4,)], 1), ([(3,)], 2), ([], 2)])
+def test_one_job_or_one_task_stays_in_this_process(tasks: list[tuple[int]], jobs: int) -> None:
+    seen: list[int] = []
+
+    def note(number: int) -> int:  # could not travel to another process
+        seen.append(number)
+        return number
+
+    assert list(each(note, tasks, jobs)) == [(place, number) for place, (number,) in enumerate(tasks)]
+    assert seen == [number for (number,) in tasks]
+
+
+def test_the_error_of_a_task_is_raised_here() -> None:
+    with pytest.raises(ValueError, match="task 0"):
+        list(each(failing, [(0,), (1,)], jobs=2))
+
+
+def test_workers_stop_as_if_asked_to_when_their_parent_was_killed(tmp_path: Path) -> None:
+    """A task notes its process and the SIGTERM it gets; the parent gets SIGKILL and can tell nobody."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, signal, sys, time\n"
+        "from recipes.workers import each\n"
+        "def task(folder, number):\n"
+        "    def stopped(*_):\n"
+        "        open(f'{folder}/stopped-{number}', 'w').close()\n"
+        "        os._exit(0)\n"
+        "    signal.signal(signal.SIGTERM, stopped)\n"
+        "    open(f'{folder}/began-{number}', 'w').close()\n"
+        "    time.sleep(120)\n"
+        "if __name__ == '__main__':\n"
+        "    list(each(task, [(sys.argv[1], 0), (sys.argv[1], 1)], jobs=2))\n"
+    )
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    parent = subprocess.Popen([sys.executable, script, tmp_path], env={**os.environ, "PYTHONPATH": path})
+    try:
+        wait_for(tmp_path, "began-*")
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    wait_for(tmp_path, "stopped-*")
+
+
+def wait_for(folder: Path, pattern: str) -> None:
+    """Until both tasks have written such a file."""
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob(pattern))) < 2:
+        assert time.monotonic() < deadline, f"no {pattern}"
+        time.sleep(0.1)
