@@ -116,6 +116,7 @@ class FineGANConfig:
     mask_area: tuple[float, float] = (0.1, 0.5)  # smallest and largest share of the image that a mask covers
     mask_entropy_weight: float = 0.4  # makes masks say yes or no
     mask_tie_weight: float = 0.0  # makes parent and child draw one outline, chosen by the parent code; 0: off
+    spread_weight: float = 0.0  # keeps images of one code as different from each other as photographs are; 0: off
     diffaugment: tuple[str, ...] = ("translation",)  # of color, translation, cutout; child discriminator's inputs
     pseudo_labels: float | None = 0.95  # tied: name unlabelled images above this confidence of a teacher; None: never
     teacher: Knowledge = "own"  # who names them: a network trained on the labelled ones, or packaged ImageNet features

@@ -119,6 +119,35 @@ def mask_tie_loss(parent_mask: Tensor, child_mask: Tensor) -> Tensor:
     return (1 - both / either.clamp(min=1)).mean()  # less than a pixel counts as empty: no overlap
 
 
+def spread(images: Tensor) -> Tensor:
+    """How different neighbours are in layout and colour: mean absolute difference of images 2i and 2i + 1, at 8 x 8.
+
+    Args:
+        images: [N, C, H, W], sides of at least 8; of an odd number the last is left out.
+
+    Returns:
+        float32 [N // 2], at least 0.
+    """
+    small = F.adaptive_avg_pool2d(_wide(images), 8)
+    pairs = len(small) // 2 * 2
+    return (small[0:pairs:2] - small[1:pairs:2]).abs().mean(dim=(1, 2, 3))
+
+
+def spread_loss(fake: Tensor, same_code: Tensor, real: Tensor) -> Tensor:
+    """Keeps generated pairs of one code as far apart as pairs of photographs are, a cure for one picture per code.
+
+    Mean of relu(1 - spread of the pair / mean spread of photographs) over the pairs of one code; zero if there is none.
+    Pushing noises apart is that of Mao et al., CVPR 2019, arXiv 1903.05628, equation 2, and the bound that of Yang et
+    al., ICLR 2019, arXiv 1901.09024, equation 3, here taken from the photographs.
+
+    Args:
+        fake, real: as from `spread`, [P] and [Q]; no gradient reaches `real`.
+        same_code: bool [P].
+    """
+    missing = F.relu(1 - fake / real.detach().mean().clamp(min=1e-6))
+    return masked_mean(missing, same_code.to(missing.dtype))
+
+
 def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
     """L2 norm of the gradients of all parameters of an optimiser together, a scalar on their device."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -162,7 +162,7 @@ def _loop(
             # Generator and code readers, through discriminators that stand still.
             with game.frozen_discriminators():
                 with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                    g_terms = game.generator_losses(fake)
+                    g_terms = game.generator_losses(fake, real)
                 accelerator.backward(_total(g_terms))
             g_norm = gradient_norm(optimizers["g"])
             optimizers["g"].step()

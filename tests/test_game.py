@@ -142,6 +142,25 @@ def test_the_tie_of_the_masks_teaches_both_object_stages_and_is_absent_unless_as
     assert set(terms) - set(make_game(boxes=boxes).generator_losses(fake)) == {"g_mask_tie"}
 
 
+def test_with_a_spread_weight_codes_come_in_pairs_whose_images_are_compared_with_photographs() -> None:
+    game = make_game(spread_weight=3.0)
+    singles = make_game().sample_codes(range(8))[1]
+    noise, child = game.sample_codes(range(16))
+    assert torch.equal(child, singles.repeat_interleave(2))
+    assert torch.equal(noise, make_game().sample_codes(range(16))[0])
+    assert torch.equal(game.sample_codes(range(5, 12))[1], child[5:12])  # a place decides, however they are shared out
+    fake, real = fakes(game), real_images(game)
+    terms = game.generator_losses(fake, real)
+    distances = [losses.spread(images) for images in (fake.stages.child, real.objects)]
+    expected = 3 * losses.spread_loss(distances[0], torch.ones(BATCH // 2, dtype=torch.bool), distances[1])
+    assert expected > 0
+    torch.testing.assert_close(terms["g_spread"], expected)
+    assert reaches(terms["g_spread"], game.generator)
+    mixed = fake._replace(child=torch.arange(BATCH))  # no two alike, as hard samples can be
+    assert game.generator_losses(mixed, real)["g_spread"] == 0
+    assert set(terms) - set(make_game().generator_losses(fake)) == {"g_spread"}
+
+
 def test_each_term_of_the_discriminators_reaches_its_own_network_alone() -> None:
     game = make_game(labels="discovered", num_children=8)
     terms = game.discriminator_losses(real_images(game), fakes(game))

@@ -334,3 +334,42 @@ def test_the_gradient_norm_is_over_all_parameters_and_skips_those_without() -> N
     first.grad, second.grad = torch.tensor([[1.0, 2], [0, 4]]), torch.tensor([2.0, 0, 0])
     optimizer = torch.optim.Adam([{"params": [first]}, {"params": [second, idle]}])
     assert losses.gradient_norm(optimizer).item() == pytest.approx(5.0)
+
+
+def test_spread_is_the_mean_difference_of_neighbours_at_eight_by_eight() -> None:
+    images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = []
+    for first in (0, 2):  # the fifth has no neighbour
+        one, other = (images[i].reshape(3, 8, 4, 8, 4).mean(dim=(2, 4)) for i in (first, first + 1))
+        expected.append((one - other).abs().mean())
+    torch.testing.assert_close(losses.spread(images), torch.stack(expected))
+    swapped = losses.spread(images[[1, 0, 3, 2]])
+    torch.testing.assert_close(swapped, torch.stack(expected))
+    assert losses.spread(torch.zeros(2, 3, 16, 16).bfloat16()).tolist() == [0.0]
+    assert losses.spread(torch.zeros(2, 3, 16, 16).bfloat16()).dtype == torch.float32
+
+
+def test_the_spread_loss_is_what_pairs_of_one_code_lack_of_the_distance_of_photographs() -> None:
+    real = torch.tensor([0.2, 0.6], requires_grad=True)  # mean 0.4
+    fake = torch.tensor([0.0, 0.1, 0.4, 3.0, 0.0], requires_grad=True)
+    alike = torch.tensor([True, True, True, True, False])
+    loss = losses.spread_loss(fake, alike, real)
+    torch.testing.assert_close(loss, torch.tensor((1 + 0.75 + 0 + 0) / 4))  # far apart earns nothing more
+    loss.backward()
+    assert real.grad is None
+    torch.testing.assert_close(fake.grad, torch.tensor([-0.625, -0.625, 0.0, 0.0, 0.0]))
+    assert losses.spread_loss(fake, torch.zeros(5, dtype=torch.bool), real) == 0
+
+
+def test_the_spread_loss_draws_images_of_one_code_apart_until_they_are_as_far_as_photographs() -> None:
+    draw = torch.Generator().manual_seed(0)
+    real = losses.spread(torch.rand(8, 3, 8, 8, generator=draw))
+    images = (0.01 * torch.rand(8, 3, 8, 8, generator=draw)).requires_grad_()
+    optimizer, alike = torch.optim.SGD([images], lr=30.0), torch.ones(4, dtype=torch.bool)
+    for _ in range(200):
+        optimizer.zero_grad()
+        losses.spread_loss(losses.spread(images), alike, real).backward()
+        optimizer.step()
+    reached = losses.spread(images) / real.mean()
+    assert reached.min() > 0.95
+    assert reached.max() < 1.5

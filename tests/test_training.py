@@ -345,6 +345,26 @@ def test_the_batch_size_changes_neither_the_images_nor_the_noise_and_codes(toy_d
     assert torch.equal(torch.cat([codes for _, codes in noise]), expected[1])
 
 
+def test_a_run_that_compares_images_of_one_code_with_photographs_goes_on_bit_for_bit(
+    toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken off among the hard samples, which are no pairs."""
+    config = tiny_config(spread_weight=2.0, hard_negative_kimg=0.032, checkpoint_kimg=0.056)
+    whole = train(config, toy_data, tmp_path / "whole")
+    spreads = [row["g_spread"] for row in rows(whole)]
+    assert min(spreads) >= 0
+    assert max(spreads) > 0
+
+    def fall_over() -> None:
+        raise RuntimeError("out of memory")
+
+    at_row(monkeypatch, 9, fall_over)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(config, toy_data, tmp_path / "parts")
+    monkeypatch.undo()
+    assert_same_run(train(config, toy_data, tmp_path / "parts"), whole)
+
+
 def test_the_official_data_path_reaches_training_and_its_evaluation(
     trained_run: Path, toy_data: Manifest, tmp_path: Path
 ) -> None:

@@ -128,7 +128,12 @@ class FineGAN:
         seed = config.seed if seed is None else seed
         z = normals(seed_for(seed, "latent"), list(positions), config.z_dim)
         draw = deal_codes if config.balanced_codes else uniform_codes
-        return torch.from_numpy(z).float(), draw(seed, positions.start, len(positions), config.num_children or 0)
+        share = 2 if config.spread_weight > 0 else 1  # neighbours that have one code, to be compared
+        places = torch.tensor(positions) // share
+        first, last = positions.start // share, (positions.stop - 1) // share
+        return torch.from_numpy(z).float(), draw(seed, first, last - first + 1, config.num_children or 0)[
+            places - first
+        ]
 
     def forward(self, z: Tensor, child: Tensor, positions: range) -> FakeBatch:
         """One generator forward in training mode, with the draws of its augmentation."""
@@ -177,8 +182,13 @@ class FineGAN:
             terms["child_class"] = config.class_weight * losses.class_loss(scores, real.labels, config.modes_per_class)
         return terms
 
-    def generator_losses(self, fake: FakeBatch) -> Terms:
-        """Terms whose sum the generator and the code readers minimise (finegan.md 4.4, 5.2, 6.4)."""
+    def generator_losses(self, fake: FakeBatch, real: RealBatch | None = None) -> Terms:
+        """Terms whose sum the generator and the code readers minimise (finegan.md 4.4, 5.2, 6.4).
+
+        Args:
+            fake: one forward of the generator.
+            real: photographs of the update; with `spread_weight` only, which compares with them.
+        """
         config, stages, terms = self.config, fake.stages, {}
         if self.background_d is not None:
             rf, aux = self.background_d(self._seen_background(stages))
@@ -207,6 +217,12 @@ class FineGAN:
         if config.mask_tie_weight > 0:
             tie = losses.mask_tie_loss(stages.parent_mask, stages.child_mask)
             terms["g_mask_tie"] = config.mask_tie_weight * tie
+        if config.spread_weight > 0:
+            assert real is not None, "spread_weight compares with photographs"
+            pairs = len(fake.child) // 2 * 2
+            alike = fake.child[0:pairs:2] == fake.child[1:pairs:2]  # hard samples are no pairs
+            missing = losses.spread_loss(losses.spread(stages.child), alike, losses.spread(real.objects))
+            terms["g_spread"] = config.spread_weight * missing
         return terms
 
     def code_surprisal(self, fake: FakeBatch) -> Tensor:
