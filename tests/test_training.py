@@ -25,6 +25,7 @@ from finegan_aug.checkpoint import load_checkpoint
 from finegan_aug.cli import main
 from finegan_aug.data.crops import build_crops
 from finegan_aug.data.manifest import Manifest
+from finegan_aug.data.stream import RealBatch
 from finegan_aug.data.toy import TOY_CLASSES
 from finegan_aug.errors import (
     CheckpointError,
@@ -230,9 +231,9 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_last_checkpoint(
 ) -> None:
     calls, losses = [0], FineGAN.generator_losses
 
-    def broken(self: FineGAN, fake: FakeBatch) -> Terms:
+    def broken(self: FineGAN, fake: FakeBatch, real: RealBatch) -> Terms:
         calls[0] += 1
-        terms = losses(self, fake)
+        terms = losses(self, fake, real)
         return terms | {"g_child_code": terms["g_child_code"] * (float("nan") if calls[0] == 6 else 1)}
 
     monkeypatch.setattr(FineGAN, "generator_losses", broken)
