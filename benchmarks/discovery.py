@@ -27,7 +27,7 @@ from finegan_aug.discovery import Codes, compare_groups, over_seeds
 from finegan_aug.errors import ConfigError
 from finegan_aug.features import Extractor
 from finegan_aug.files import JSON, read_json, sha256_file, write_json
-from finegan_aug.packaged import packaged_extractor
+from finegan_aug.packaged import enlarged_px, packaged_extractor
 from finegan_aug.samples import sample
 from finegan_aug.synthesis import load_generator
 
@@ -95,7 +95,7 @@ def photographs(run: Path, config: FineGANConfig) -> tuple[Tensor, Tensor]:
 def frozen_extractors(resolution: int) -> list[Extractor]:
     """The packaged ImageNet network at the side that `evaluate` uses; none, and a line about it, if not installed."""
     try:
-        return [packaged_extractor(input_px=min(224, max(96, 2 * resolution)))]
+        return [packaged_extractor(input_px=enlarged_px(resolution, 2))]
     except ConfigError as error:
         print(f"without frozen features: {error}")
         return []

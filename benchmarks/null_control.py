@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from classifier.config import ClassifierConfig
-from finegan_aug.data.folder import load_data, read_manifest
-from finegan_aug.data.manifest import Manifest
+from finegan_aug.data.folder import load_data
+from finegan_aug.data.manifest import Manifest, read_manifest
 from finegan_aug.data.toy import NUM_TEST, NUM_TRAIN, write_toy
 from finegan_aug.files import JSON, read_json, write_json
 from finegan_aug.verdict import compare

@@ -33,6 +33,11 @@ def packaged_extractor(model: PackagedModel = LITE0, *, input_px: int | None = N
     return network_extractor(model, packaged_network(model), packaged_sha256(model), input_px)
 
 
+def enlarged_px(side_px: int, times: int) -> int:
+    """Side at which a packaged network sees images of this side: so many times as large, from 96 to 224 pixels."""
+    return min(224, max(96, times * side_px))
+
+
 def packaged_network(model: PackagedModel = LITE0) -> Any:
     """The network of `packaged_extractor` as timm builds it: on the CPU, in eval mode, its weights without gradients.
 

@@ -19,7 +19,7 @@ from finegan_aug.errors import DataError
 from finegan_aug.features import Extractor, remembering
 from finegan_aug.files import write_bytes, write_json
 from finegan_aug.fitting import check_labels
-from finegan_aug.packaged import LITE0, PackagedModel, packaged_extractor
+from finegan_aug.packaged import LITE0, PackagedModel, enlarged_px, packaged_extractor
 
 _C = 0.1  # inverse strength of the penalty on the weights, as in scikit-learn
 _NEVER = -1e4  # logit of a class without a labelled image: finite, and no probability is left
@@ -110,8 +110,8 @@ def packaged_probe(images: Tensor, labels: Tensor, *, num_classes: int, model: P
         ConfigError: the package is not installed.
         DataError: see `fit_probe`.
     """
-    side_px = min(224, max(96, 3 * images.shape[-1]))
-    return fit_probe(packaged_extractor(model, input_px=side_px), images, labels, num_classes=num_classes)
+    extractor = packaged_extractor(model, input_px=enlarged_px(images.shape[-1], 3))
+    return fit_probe(extractor, images, labels, num_classes=num_classes)
 
 
 def probe_extractor(probe: Probe) -> Extractor:

@@ -26,7 +26,7 @@ from finegan_aug.figures import write_failures, write_figures, write_nearest
 from finegan_aug.files import JSON, read_json, sha256_file, write_json
 from finegan_aug.judging import Judge, JudgeLabels, Photographs, fit_judge
 from finegan_aug.models.finegan import Generator
-from finegan_aug.packaged import LITE0, LITE2, packaged_extractor
+from finegan_aug.packaged import LITE0, LITE2, enlarged_px, packaged_extractor
 from finegan_aug.randomness import permutation, seed_for
 from finegan_aug.samples import redraw, sample
 from finegan_aug.set_measures import set_rows
@@ -223,7 +223,7 @@ def _pretrained(config: FineGANConfig, inception_weights: Path | None) -> list[E
     shown = config.judge == "projected" or config.teacher == "packaged"
     with contextlib.suppress(ConfigError):  # optional: extra [features]
         # Twice the size of the images holds all they show, and costs a fraction of the usual 224 pixels.
-        side_px = min(224, max(96, 2 * config.resolution))
+        side_px = enlarged_px(config.resolution, 2)
         found.append(packaged_extractor(LITE2 if shown else LITE0, input_px=side_px))
     if inception_weights is not None:
         found.append(inception_extractor(inception_weights))

@@ -88,11 +88,14 @@ def set_rows(made: Made, train: Photographs, judge: Extractor, classes: Sequence
         seed: see `intra_class_coverage`.
     """
     rows: list[JSON] = []
+    if len(made.images) == 0:
+        return rows
+    real, generated = judge.features(train.images).cpu(), judge.features(made.images).cpu()
     everything = torch.ones(len(made.images), dtype=torch.bool)
     for suffix, shown in (("", everything), ("_after_filter", made.kept)):
         if shown is None or not bool(shown.any()):
             continue
-        real, fake = judge.features(train.images).cpu(), judge.features(made.images[shown]).cpu()
+        fake = generated[shown]
         base: JSON = {"extractor": judge.name, "extractor_sha256": judge.sha256, "split": "train"}
         found = intra_class_coverage(
             real=real,

@@ -131,9 +131,8 @@ class FineGAN:
         share = 2 if config.spread_weight > 0 else 1  # neighbours that have one code, to be compared
         places = torch.tensor(positions) // share
         first, last = positions.start // share, (positions.stop - 1) // share
-        return torch.from_numpy(z).float(), draw(seed, first, last - first + 1, config.num_children or 0)[
-            places - first
-        ]
+        codes = draw(seed, first, last - first + 1, config.num_children or 0)
+        return torch.from_numpy(z).float(), codes[places - first]
 
     def forward(self, z: Tensor, child: Tensor, positions: range) -> FakeBatch:
         """One generator forward in training mode, with the draws of its augmentation."""
