@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import time
@@ -9,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, broadcast
@@ -40,7 +43,19 @@ ALONE = timedelta(minutes=30)
 
 def launched() -> PartialState:
     """The processes that were started together; on CPUs Accelerate joins them only where it is told to."""
+    _part_at_exit()
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=ALONE)
+
+
+@cache
+def _part_at_exit() -> None:
+    """Ends gloo's threads before the interpreter ends: one that outlives it now and then aborts a finished process."""
+
+    def part() -> None:
+        if dist.is_initialized() and dist.get_backend() == dist.Backend.GLOO:
+            dist.destroy_process_group()
+
+    atexit.register(part)
 
 
 def make_accelerator(log_with: str | None, run_dir: Path, expect_processes: int | None) -> Accelerator:

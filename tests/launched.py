@@ -7,6 +7,7 @@ Each process leaves its networks, its first gradients, the bytes it reduced and 
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -34,6 +35,9 @@ RUN = {"total_kimg": 0.032, "hard_negative_kimg": 0.016}  # its last update lear
 
 def main(data: Path, out: Path) -> None:
     torch.set_num_threads(1)
+    # What is registered first runs last: behind whatever the package does at exit.
+    parted = out / f"parted-{os.environ['RANK']}.json"
+    atexit.register(lambda: parted.write_text(json.dumps(not torch.distributed.is_initialized())))
     manifest, rank = read_manifest(data), launched().process_index
     states: list[TrainingState] = []
     gradients: dict[str, torch.Tensor] = {}
