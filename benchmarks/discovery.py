@@ -19,17 +19,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from finegan_aug.checkpoint import latest_checkpoint
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.crops import build_crops
 from finegan_aug.data.manifest import read_manifest
 from finegan_aug.discovery import Codes, compare_groups, over_seeds
 from finegan_aug.errors import ConfigError
 from finegan_aug.features import Extractor
-from finegan_aug.files import JSON, read_json, sha256_file, write_json
+from finegan_aug.files import JSON, write_json
 from finegan_aug.packaged import enlarged_px, packaged_extractor
 from finegan_aug.samples import sample
-from finegan_aug.synthesis import load_generator
+from finegan_aug.trained import open_run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--kimg", type=float, default=20.0, help="length of training of each network")
     parser.add_argument("--adapt", action="store_true", help="the networks also learn sure answers on the photographs")
     options = parser.parse_args(argv)
-    config = FineGANConfig.from_json(read_json(options.run / "config.json")["config"])
-    generator = load_generator(options.run)
+    run = open_run(options.run)
+    config, generator = run.config, run.generator
     images, truth = photographs(options.run, config)
     num_children, num_parents = generator.child.joint.num_codes, generator.parent.joint.num_codes
     rows = compare_groups(
@@ -56,11 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         kimg=options.kimg,
         adapt=options.adapt,
     )
-    checkpoint = latest_checkpoint(options.run)
-    assert checkpoint is not None
     result: JSON = {
         "run": options.run.name,
-        "checkpoint_sha256": sha256_file(checkpoint / "ema.safetensors"),
+        "checkpoint_sha256": run.checkpoint_sha256,
         "labels": config.labels,
         "num_children": num_children,
         "num_parents": num_parents,

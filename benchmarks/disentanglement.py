@@ -18,15 +18,14 @@ from pathlib import Path
 import torch
 
 from benchmarks.demo_quality import drawn_crops, fit_class_judge
-from finegan_aug.checkpoint import latest_checkpoint
 from finegan_aug.codes import child_to_class
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.toy import TOY_CLASSES, TOY_PARENTS, toy_child_to_parent
 from finegan_aug.disentanglement import CODES, Meaning, draw_pairs, measure_pairs, summary
 from finegan_aug.errors import ConfigError
 from finegan_aug.figures import draw
-from finegan_aug.files import JSON, read_json, sha256_file, write_json
-from finegan_aug.synthesis import load_generator
+from finegan_aug.files import JSON, read_json, write_json
+from finegan_aug.trained import open_run
 
 # What is to be reached at least, as (changed code, measure, at least or at most, value).
 GOALS = (
@@ -45,24 +44,21 @@ def main() -> None:
     parser.add_argument("--drawings", type=int, default=8000, help="drawn animals that the judge learns from")
     parser.add_argument("--seed", type=int, default=0, help="of the pairs")
     options = parser.parse_args()
-    stored = read_json(options.run / "config.json")
-    config = FineGANConfig.from_json(stored["config"])
-    meaning = meaning_of_codes(config, stored["classes"])
+    run = open_run(options.run)
+    config, generator = run.config, run.generator
+    meaning = meaning_of_codes(config, read_json(options.run / "config.json")["classes"])
     with tempfile.TemporaryDirectory() as folder:
         train, test = drawn_crops(Path(folder), config, options.drawings)
     judge = fit_class_judge(train)
     named = judge.logits(test.objects_center_uint8(torch.arange(len(test)))).argmax(dim=1)
 
-    generator = load_generator(options.run)
     rows: list[JSON] = []
     for changed in CODES:
         pairs = draw_pairs(changed, options.pairs, meaning, z_dim=config.z_dim, seed=options.seed)
         rows += summary(changed, measure_pairs(partial(draw, generator), pairs, judge.logits, meaning))
-    checkpoint = latest_checkpoint(options.run)
-    assert checkpoint is not None
     result = {
         "run": options.run.name,
-        "checkpoint_sha256": sha256_file(checkpoint / "ema.safetensors"),
+        "checkpoint_sha256": run.checkpoint_sha256,
         "seed": options.seed,
         "judge_accuracy_on_drawings": float((named == test.labels).float().mean()),
         "rows": rows,

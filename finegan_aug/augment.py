@@ -62,3 +62,16 @@ def _cutout(x: Tensor, top: Tensor, left: Tensor) -> Tensor:
     inside_rows, inside_columns = (rows >= 0) & (rows < side // 2), (columns >= 0) & (columns < side // 2)
     hole = inside_rows[:, :, None] & inside_columns[:, None, :]
     return x * (~hole)[:, None]
+
+
+def random_grid(u: Tensor, side_px: int) -> Tensor:
+    """Sampling grids [N, S, S, 2] of one affine map for each image, from uniforms [N, 4] (naver-ai/c3-gan utils.py).
+
+    Scale U(0.8, 1.5), rotation +-15 degrees, shift +-0.15 of the half side.
+    """
+    scale = 0.8 + 0.7 * u[:, 0]
+    angle = (u[:, 1] - 0.5) * (torch.pi / 6)
+    shift = (u[:, 2:] - 0.5) * 0.3
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    theta = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
+    return F.affine_grid(theta, [len(u), 1, side_px, side_px], align_corners=True)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -41,11 +42,12 @@ def failpoint(name: str) -> None:
 def save_checkpoint(
     run_dir: Path, *, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: JSON, keep: int = 2
 ) -> Path:
-    """Write `checkpoints/step-<step>`, verify it, then remove all but the newest `keep`.
+    """Write `checkpoints/step-<step>`, verify it, then remove all but the newest `keep` and the best.
 
     Args:
         tensors: file name without suffix ("model") -> name -> tensor, from any device and in any layout.
-        state: everything that is not a tensor; JSON, floats survive exactly, tuples become lists.
+        state: everything that is not a tensor; JSON, floats survive exactly, tuples become lists. With a number "kid",
+            its kernel distance, the checkpoint can be the best.
         keep: how many checkpoints stay, this one included; at least 1.
 
     Raises:
@@ -107,6 +109,18 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
             "restore one, or start again with --overwrite or another --out",
         )
     return None
+
+
+def best_checkpoint(run_dir: Path) -> Path | None:
+    """Of the checkpoints that verify and were measured, that of the lowest kernel distance; without such, the newest.
+
+    Raises:
+        CheckpointError: there are checkpoints and every one is damaged.
+    """
+    for folder in _by_distance(run_dir / "checkpoints"):
+        if not _problems(folder):
+            return folder
+    return latest_checkpoint(run_dir)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensors], JSON]:
@@ -183,6 +197,15 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), entry) for match, entry in named if match)
 
 
+def _by_distance(folder: Path) -> list[Path]:
+    """Checkpoints whose state can be read and names a kernel distance, the lowest first; of equals the earlier."""
+    measured = []
+    for step, entry in _checkpoints(folder):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            measured.append((float(json.loads((entry / "state.json").read_bytes())["kid"]), step, entry))
+    return [entry for _, _, entry in sorted(measured)]
+
+
 def _publish(temporary: Path, final: Path) -> None:
     if final.exists():
         if not _problems(final):
@@ -195,7 +218,10 @@ def _publish(temporary: Path, final: Path) -> None:
 def _prune(folder: Path, step: int, keep: int) -> None:
     """Remove older checkpoints only: a later one is from before a fall-back, and damaged."""
     older = [entry for found, entry in _checkpoints(folder) if found < step]
+    best = _by_distance(folder)[:1]
     for entry in older[: max(0, len(older) - (keep - 1))]:
+        if entry in best:
+            continue
         trash = entry.with_name(f".trash-{entry.name}-{uuid.uuid4().hex[:8]}")
         os.rename(entry, trash)
         failpoint("ckpt.mid-prune")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from finegan_aug.errors import ConfigError
+from finegan_aug.presets import PRESETS, WIDTHS
 
 Labels = Literal["tied", "discovered"]
 Boxes = Literal["given", "from_masks", "none"]
@@ -16,54 +17,9 @@ Norm = Literal["batch", "group", "none"]
 Precision = Literal["auto", "fp32", "bf16"]
 WithoutBoxes = Literal["skip", "border"]
 Judge = Literal["trunk", "projected"]
+Choice = Literal["last", "kid"]
 Knowledge = Literal["own", "packaged"]  # learned from these photographs alone, or on top of ImageNet features
 
-
-@dataclass(frozen=True)
-class Widths:
-    """Channels of the generator's parts before the width multiplier."""
-
-    background: tuple[int, ...]  # at 4, 8, ... pixels up to the full size
-    object: tuple[int, ...]  # at 4, 8, ... pixels up to where the codes enter
-    tail: tuple[int, ...]  # after each doubling from there to the full size
-    squeeze: bool = False  # classic: halve the channels after each stage's residual blocks
-    finish: bool = True  # slim: one more block at full size in the child stage
-
-
-# slim: design of this package; classic: kkanshul/finegan code/model.py at ngf 64.
-WIDTHS: dict[str, Widths] = {
-    "classic": Widths((1024, 512, 256, 128, 64, 64), (1024, 512, 256, 128, 64, 64), (), squeeze=True, finish=False),
-    "slim-32": Widths((256, 128, 64, 32), (256, 128, 64), (32,)),
-    "slim-64": Widths((256, 128, 64, 32, 16), (256, 128, 64), (32, 16)),
-    "slim-128": Widths((256, 128, 64, 32, 16, 16), (512, 256, 128, 64), (32, 16)),
-    "slim-256": Widths((256, 128, 64, 32, 16, 16, 8), (512, 256, 128, 64), (32, 16, 8)),
-}
-_PRESETS: dict[str, dict[str, Any]] = {
-    "classic": {
-        "resolution": 128,
-        "mask_size_weight": 0.0,
-        "mask_entropy_weight": 0.0,
-        "ndf": 64,
-        "d_norm": "batch",
-        "labels": "discovered",
-        "diffaugment": (),
-        "ema_halflife_kimg": 11.09,
-        "ema_ramp": None,
-        "lr": 2e-4,
-        "batch_size": 16,
-        "total_kimg": 7077.4,
-        "hard_negative_kimg": 11.8,
-        "num_children": 200,
-        "num_parents": 20,
-        "balanced_codes": False,
-        "class_weight": 0.0,
-        "composite_code_weight": 0.0,
-    },
-    "slim-32": {"resolution": 32},
-    "slim-64": {"resolution": 64},
-    "slim-128": {"resolution": 128, "batch_size": 16},
-    "slim-256": {"resolution": 256, "batch_size": 16},
-}
 
 _ABOVE_ZERO = (
     *("width", "z_dim", "ndf", "modes_per_class", "batch_size", "total_kimg", "lr"),
@@ -116,6 +72,7 @@ class FineGANConfig:
     mask_area: tuple[float, float] = (0.1, 0.5)  # smallest and largest share of the image that a mask covers
     mask_entropy_weight: float = 0.4  # makes masks say yes or no
     mask_tie_weight: float = 0.0  # makes parent and child draw one outline, chosen by the parent code; 0: off
+    free_parent_share: float = 0.0  # share of the batch that is drawn again, with any parent, for the mask tie alone
     spread_weight: float = 0.0  # keeps images of one code as different from each other as photographs are; 0: off
     diffaugment: tuple[str, ...] = ("translation",)  # of color, translation, cutout; child discriminator's inputs
     pseudo_labels: float | None = 0.95  # tied: name unlabelled images above this confidence of a teacher; None: never
@@ -140,21 +97,21 @@ class FineGANConfig:
     log_kimg: float = 0.5  # between lines of metrics.jsonl
     grid_kimg: float = 20.0  # between image grids
     checkpoint_kimg: float = 20.0  # between checkpoints
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # the newest ones
+    choose_checkpoint: Choice = "last"  # to draw from; kid: the nearest to the photographs, by packaged features
 
     def __post_init__(self) -> None:
         if self.network not in WIDTHS:
             raise ConfigError(f"network must be one of {', '.join(WIDTHS)}, got {self.network!r}", "change --preset")
-        needed = _PRESETS[self.network]["resolution"]
+        needed = PRESETS[self.network]["resolution"]
         if self.resolution != needed:
             raise ConfigError(
                 f"resolution must be {needed} for preset {self.network}, got {self.resolution}",
-                f"use --preset slim-{self.resolution}"
-                if f"slim-{self.resolution}" in _PRESETS
-                else "drop --resolution",
+                f"use --preset slim-{self.resolution}" if f"slim-{self.resolution}" in PRESETS else "drop --resolution",
             )
         words = {"labels": Labels, "boxes": Boxes, "d_norm": Norm, "precision": Precision}
         words |= {"background_without_boxes": WithoutBoxes, "judge": Judge, "teacher": Knowledge}
+        words |= {"choose_checkpoint": Choice}
         for name, kind in words.items():
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(
@@ -183,6 +140,12 @@ class FineGANConfig:
             raise ConfigError(
                 f"diffaugment must hold color, translation, cutout only, got {', '.join(sorted(unknown))}",
                 "change --diffaugment",
+            )
+        if not 0 <= self.free_parent_share <= 1 or (self.free_parent_share > 0 and self.mask_tie_weight <= 0):
+            raise ConfigError(
+                "free_parent_share must be from 0 to 1, and 0 without mask_tie_weight, "
+                f"got {self.free_parent_share:g} with mask_tie_weight {self.mask_tie_weight:g}",
+                "change --free_parent_share, or set --mask_tie_weight too",
             )
         self._check_judge()
         self._check_codes()
@@ -225,9 +188,9 @@ class FineGANConfig:
         Raises:
             ConfigError: an unknown preset or field, or values that do not fit.
         """
-        if name not in _PRESETS:
-            raise ConfigError(f"preset must be one of {', '.join(_PRESETS)}, got {name!r}", "change --preset")
-        merged = {"network": name, **_PRESETS[name], **values}
+        if name not in PRESETS:
+            raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}", "change --preset")
+        merged = {"network": name, **PRESETS[name], **values}
         if name == "classic" and values.get("labels") == "tied":  # the official values are for discovered codes
             merged |= {"num_children": None, "num_parents": None, "class_weight": 1.0, "composite_code_weight": 1.0}
             merged |= values

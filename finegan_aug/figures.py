@@ -12,12 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from finegan_aug.config import FineGANConfig
-from finegan_aug.files import read_json
 from finegan_aug.grids import mask_picture, save_grid, to_uint8
 from finegan_aug.models.finegan import Generator, Stages
 from finegan_aug.randomness import normals, seed_for
-from finegan_aug.synthesis import load_generator
+from finegan_aug.trained import open_run
 from finegan_aug.traversal import closed_walk, save_gif, side_by_side
 
 BLOCK = 32  # images drawn at once
@@ -55,8 +53,8 @@ def write_figures(run_dir: str | Path, out_dir: str | Path | None = None, *, see
     """
     run_dir = Path(run_dir)
     out_dir = run_dir / "figures" if out_dir is None else Path(out_dir)
-    config = FineGANConfig.from_json(read_json(run_dir / "config.json")["config"])
-    generator = load_generator(run_dir)
+    run = open_run(run_dir)
+    config, generator = run.config, run.generator
     noise = torch.from_numpy(normals(seed_for(seed, "figures"), range(MOST_CODES), config.z_dim)).float()
     children, parents = evenly_spread(config.num_children or 1), evenly_spread(config.num_parents or 1)
     # One object a row: codes spread over all children, each with its own noise.

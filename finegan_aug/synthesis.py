@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint
 from finegan_aug.codes import child_to_class
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import read_manifest
-from finegan_aug.errors import CheckpointError, ConfigError, DataError
+from finegan_aug.errors import ConfigError, DataError
 from finegan_aug.files import read_json, sha256_file, write_bytes, write_json
 from finegan_aug.grids import to_uint8
 from finegan_aug.models.finegan import Generator, Stages
@@ -30,8 +29,8 @@ from finegan_aug.preparation import launched
 from finegan_aug.progress import Progress
 from finegan_aug.provenance import IMPORTED, config_sha256, set_lineage, write_records
 from finegan_aug.randomness import normals, seed_for, uniforms
-from finegan_aug.restoring import load_into
 from finegan_aug.synthetic import Header, SyntheticRow, encode, file_name
+from finegan_aug.trained import open_run
 
 BLOCK = 32
 WRITERS = 4  # threads: encoding releases the interpreter, and each file waits for the disk
@@ -55,12 +54,12 @@ class SynthesisSettings:
 
 
 def load_generator(run_dir: str | Path) -> Generator:
-    """The averaged generator of a run's last good checkpoint, in eval mode on the CPU.
+    """The averaged generator of a run's best or last good checkpoint (`open_run`), in eval mode on the CPU.
 
     Raises:
         CheckpointError: the run has no checkpoint yet, or none that verifies.
     """
-    return _load(Path(run_dir))[0]
+    return open_run(run_dir).generator
 
 
 def synthesize(
@@ -99,7 +98,8 @@ def synthesize(
         DataError: a class has no code.
     """
     run_dir, out_dir = Path(run_dir), Path(out_dir)
-    generator, config, checkpoint_sha256, seen_images = _load(run_dir)
+    run = open_run(run_dir)
+    config = run.config
     imported = (run_dir / IMPORTED).exists()
     manifest = read_manifest(run_dir / "data.jsonl") if not imported or (run_dir / "data.jsonl").exists() else None
     if placement == "frame" and manifest is None:
@@ -107,13 +107,13 @@ def synthesize(
     placement = placement or ("crop" if config.boxes == "none" or manifest is None else "frame")
     background = background or ("random" if config.judges_background else "tied")
     canvas_px = (canvas_px or config.resolution) if placement == "frame" else config.resolution
-    settings = SynthesisSettings(checkpoint_sha256, per_class, seed, image_format, background, placement, canvas_px)
+    settings = SynthesisSettings(run.checkpoint_sha256, per_class, seed, image_format, background, placement, canvas_px)
     _settle(settings, out_dir)
     classes = manifest.classes if manifest else tuple(read_json(run_dir / "config.json")["classes"])
     codes, code_to_class = _codes_by_class(config, run_dir, seen=manifest is not None)
     places = object_places(manifest, config.boxes) if manifest and placement == "frame" else None
     state = launched()
-    generator = generator.to(state.device)
+    generator = run.generator.to(state.device)
 
     # Every process draws its share of the blocks; whatever lies in the folder already is not drawn again.
     blocks = [(label, first) for label in range(len(codes)) for first in range(0, per_class, BLOCK)]
@@ -139,7 +139,7 @@ def synthesize(
         lineage = None
         if manifest and not imported:
             lineage = set_lineage(
-                run_dir, config, manifest, checkpoint_sha256, seen_images, code_to_class, fraction, pair
+                run_dir, config, manifest, run.checkpoint_sha256, run.seen_images, code_to_class, fraction, pair
             )
         write_records(out_dir, header, rows, lineage)
     state.wait_for_everyone()
@@ -245,21 +245,6 @@ def _rows(
             )
         )
     return found
-
-
-def _load(run_dir: Path) -> tuple[Generator, FineGANConfig, str, int]:
-    """Generator, configuration, checkpoint hash and images seen of a run."""
-    config = FineGANConfig.from_json(read_json(run_dir / "config.json")["config"])
-    checkpoint = latest_checkpoint(run_dir)
-    if checkpoint is None:
-        raise CheckpointError(
-            f"{run_dir} must hold a checkpoint, found none", "train it first: run the train command to the end"
-        )
-    tensors, state = load_checkpoint(checkpoint)
-    generator = Generator(config)
-    load_into(generator, {name.removeprefix("generator."): t for name, t in tensors["ema"].items()})
-    generator = generator.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    return generator, config, sha256_file(checkpoint / "ema.safetensors"), int(state["seen_images"])
 
 
 def _settle(settings: SynthesisSettings, out_dir: Path) -> None:

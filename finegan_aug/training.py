@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from finegan_aug.best import DistanceToPhotographs
 from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.crops import build_crops
@@ -86,7 +87,9 @@ def train(
         last = latest_checkpoint(run_dir)
         ensure_alike(accelerator, settled, last)
         stream = real_images(accelerator, config, manifest, run_dir)
-        _loop(accelerator, config, stream, run_dir, last, stop, record)
+        measures = config.choose_checkpoint == "kid" and accelerator.is_main_process
+        distance = DistanceToPhotographs(config, stream.crops) if measures else None
+        _loop(accelerator, config, stream, run_dir, last, stop, record, distance)
         for tracker in accelerator.trackers:
             tracker.finish()  # not end_training(), which would also part the processes for whatever comes next
     return run_dir
@@ -117,6 +120,7 @@ def _loop(
     last: Path | None,
     stop: StopRequest,
     record: RunRecord,
+    distance: DistanceToPhotographs | None,
 ) -> None:
     # Networks and optimisers, new or from the last good checkpoint.
     main, device = accelerator.is_main_process, accelerator.device
@@ -178,7 +182,8 @@ def _loop(
             # Records, grids and checkpoints, each when its number of images is reached.
             exit_code = stop.agreed(accelerator)
             ending = exit_code != 0 or seen >= total_images
-            save = ending or _crossed(seen, batch, config.checkpoint_kimg)
+            due = seen >= total_images or _crossed(seen, batch, config.checkpoint_kimg)
+            save = ending or due
             draw = ending or _crossed(seen, batch, config.grid_kimg)
             log = save or _crossed(seen, batch, config.log_kimg)
             progress.advance_to(seen / 1000)
@@ -188,6 +193,8 @@ def _loop(
             if save or draw:
                 state.average_buffers(accelerator)
             with all_or_none(accelerator):
+                if due and distance is not None:  # who asks to stop elsewhere waits for the checkpoint alone
+                    row["kid"] = distance.kid(state.average)
                 spent_sec = time.monotonic() - started_sec
                 if log and metrics is not None:
                     accelerator.log(row, step=seen)
@@ -196,6 +203,7 @@ def _loop(
                     write_training_grids(state.average, run_dir, f"{seen // 1000:06d}", config)
                 if save and metrics is not None:
                     numbers = {"seen_images": seen, "metrics_bytes": metrics.length_bytes(), "spent_sec": spent_sec}
+                    numbers |= {"kid": row["kid"]} if "kid" in row else {}
                     failed_saves = _save(state, config, run_dir, step, numbers, failed_saves, final=ending)
                     record.seen_images = record.seen_images if failed_saves else seen
             if exit_code:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, verify_run
+from finegan_aug.checkpoint import best_checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint, verify_run
 from finegan_aug.errors import CheckpointError, NonFiniteError, RunLockedError, StorageError
 from finegan_aug.restoring import flatten_optimizer, load_into, named_tensors, restore_optimizer
 from finegan_aug.run_folder import ensure_same_config, run_lock, write_status
@@ -132,6 +132,34 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
     save(tmp_path, 40, keep=1)
     assert steps(tmp_path) == ["step-000000040"]
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-000000040"
+
+
+def test_the_measured_checkpoint_of_the_lowest_distance_stays_and_is_the_best(tmp_path: Path) -> None:
+    def measured(step: int, kid: float | None) -> str:
+        state = {"seen_images": step} | ({} if kid is None else {"kid": kid})
+        return save_checkpoint(tmp_path, step=step, tensors=contents(step), state=state, keep=1).name
+
+    def best() -> str:
+        found = best_checkpoint(tmp_path)
+        assert found is not None
+        return found.name
+
+    assert best_checkpoint(tmp_path) is None
+    first = measured(8, None)
+    assert best() == first
+    second, third = measured(16, 0.25), measured(24, -0.5)
+    assert steps(tmp_path) == [third]  # what was not measured is not kept for its quality
+    assert best() == third != second
+    fourth, fifth = measured(32, 0.125), measured(40, None)
+    assert steps(tmp_path) == [third, fifth]
+    assert best() == third
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / fifth
+    sixth = measured(48, -0.5)  # of equals the earlier
+    assert (best(), steps(tmp_path)) == (third, [third, sixth])
+    flip_a_byte(tmp_path / "checkpoints" / third / "ema.safetensors", np.random.default_rng(0))
+    assert best() == sixth != fourth
+    (tmp_path / "checkpoints" / third / "state.json").write_text("[[")
+    assert best() == sixth
 
 
 def test_a_run_without_checkpoints_has_no_latest(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from finegan_aug.config import WIDTHS, FineGANConfig
+from finegan_aug.config import FineGANConfig
 from finegan_aug.errors import ConfigError
+from finegan_aug.presets import WIDTHS
 
 PRESETS = ("classic", "slim-32", "slim-64", "slim-128", "slim-256")
 
@@ -101,6 +102,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"judge": "projected", "batch_deviation": 8},
         "judge projected needs r1_gamma and batch_deviation of 0, got 0 and 8; set both to 0, or drop --judge",
+    ),
+    (
+        {"free_parent_share": 1.5, "mask_tie_weight": 4.0},
+        "free_parent_share must be from 0 to 1, and 0 without mask_tie_weight, got 1.5 with mask_tie_weight 4; "
+        "change --free_parent_share, or set --mask_tie_weight too",
+    ),
+    (
+        {"free_parent_share": 0.25},
+        "free_parent_share must be from 0 to 1, and 0 without mask_tie_weight, got 0.25 with mask_tie_weight 0; "
+        "change --free_parent_share, or set --mask_tie_weight too",
     ),
     ({"batch_size": 0}, "batch_size must be above 0, got 0; raise --batch_size"),
     ({"total_kimg": -1.0}, "total_kimg must be above 0, got -1.0; raise --total_kimg"),

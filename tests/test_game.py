@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finegan_aug import losses
-from finegan_aug.augment import diff_augment
+from finegan_aug.augment import diff_augment, random_grid
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.stream import RealBatch
-from finegan_aug.models.game import FakeBatch, FineGAN, random_grid
+from finegan_aug.models.game import FakeBatch, FineGAN
 
 torch.set_num_threads(1)
 
@@ -140,6 +140,36 @@ def test_the_tie_of_the_masks_teaches_both_object_stages_and_is_absent_unless_as
     parts = (generator.object_trunk, generator.parent.mask, generator.child.mask, generator.background_trunk)
     assert [reaches(terms["g_mask_tie"], part) for part in parts] == [True, True, True, False]
     assert set(terms) - set(make_game(boxes=boxes).generator_losses(fake)) == {"g_mask_tie"}
+
+
+@pytest.mark.parametrize("boxes", ["given", "none"])
+def test_a_share_of_the_batch_is_drawn_again_with_free_parents_and_teaches_the_child_their_outline(boxes: str) -> None:
+    values: dict[str, Any] = {"boxes": boxes, "num_parents": 3, "mask_tie_weight": 3.0}
+    game, plain = make_game(**values, free_parent_share=0.5), make_game(**values)
+    assert [len(fakes(game, range(i, i + 4)).freed.child) for i in (0, 1)] == [2, 2]  # type: ignore[union-attr]
+    assert fakes(plain).freed is None
+    z, child = game.sample_codes(range(64))
+    fake = game.forward(z, child, range(64))
+    later = game.forward(z[32:], child[32:], range(32, 64))
+    own = plain.forward(z, child, range(64))
+    assert fake.freed is not None
+    assert later.freed is not None
+    torch.testing.assert_close(fake.stages.child, own.stages.child, rtol=0, atol=0)  # the others know nothing of it
+    # The odd places, each with the parent of its own draw: about a third keep theirs.
+    game.generator.eval()
+    again, eager = game.forward(z, child, range(64)), game.generator(z[1::2], child[1::2])
+    assert again.freed is not None
+    if boxes == "given":  # without a warp between them
+        kept = (again.freed.parent_mask - eager.parent_mask).flatten(1).abs().amax(dim=1) < 1e-6
+        assert 4 <= int(kept.sum()) <= 18
+        torch.testing.assert_close(game.forward(z[32:], child[32:], range(32, 64)).freed.child, again.freed.child[16:])  # type: ignore[union-attr]
+    terms = game.generator_losses(fake)
+    tie = losses.mask_tie_loss(fake.freed.parent_mask, fake.freed.child_mask)
+    torch.testing.assert_close(terms["g_free_mask_tie"], 3 * tie)
+    generator = game.generator
+    assert reaches(terms["g_free_mask_tie"], generator.child.mask)
+    assert not any(reaches(terms["g_free_mask_tie"], part) for part in (generator.parent.mask, generator.parent.image))
+    assert set(terms) - set(plain.generator_losses(own)) == {"g_free_mask_tie"}
 
 
 def test_with_a_spread_weight_codes_come_in_pairs_whose_images_are_compared_with_photographs() -> None:

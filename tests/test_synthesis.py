@@ -98,7 +98,10 @@ def test_a_set_says_of_each_image_what_it_is(trained_run: Path, full_set: Path, 
 def test_the_lineage_names_the_pretrained_features_that_had_a_part_in_the_training(
     toy_data: Manifest, tmp_path: Path
 ) -> None:
-    write_json(tmp_path / "config.json", {"judge_sha256": "a" * 64, "teacher_sha256": "b" * 64})
+    write_json(
+        tmp_path / "config.json",
+        {f"{role}_sha256": x * 64 for role, x in (("judge", "a"), ("teacher", "b"), ("choice", "d"))},
+    )
     some = [replace(image, labelled=i % 2 == 0) for i, image in enumerate(toy_data.images)]
     partly = replace(toy_data, images=tuple(some))
 
@@ -106,7 +109,7 @@ def test_the_lineage_names_the_pretrained_features_that_had_a_part_in_the_traini
         config = tiny_config(**values).resolve(12)
         found = set_lineage(tmp_path, config, manifest, "c" * 64, 80, tuple(range(12)), None, None).parents
         assert all((p["kind"], p["data"]) == ("pretrained features", "ImageNet") for p in found)
-        assert all(p["name"] == "tf_efficientnet_lite0" for p in found)
+        assert all(p["name"] == f"tf_efficientnet_lite{int(p['used_by'] == 'choice')}" for p in found)
         return [(p["used_by"], p["sha256"][0]) for p in found]
 
     assert parents(partly) == []
@@ -114,6 +117,7 @@ def test_the_lineage_names_the_pretrained_features_that_had_a_part_in_the_traini
     assert parents(partly, teacher="packaged") == [("teacher", "b")]
     assert parents(partly, judge="projected", teacher="packaged") == [("judge", "a"), ("teacher", "b")]
     assert parents(toy_data, teacher="packaged") == []  # there was nothing to name
+    assert parents(toy_data, choose_checkpoint="kid") == [("choice", "d")]
 
 
 def test_a_broken_off_set_is_completed_and_what_is_there_stays(

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finegan_aug.config import WIDTHS, FineGANConfig, Norm
+from finegan_aug.config import FineGANConfig, Norm
 from finegan_aug.models.blocks import CodeTrunk, JointBlock, ResidualBlock, SameBlock, UpBlock, conv3
 from finegan_aug.patches import patch_geometry
+from finegan_aug.presets import WIDTHS
 
 
 class Stages(NamedTuple):

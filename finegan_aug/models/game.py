@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finegan_aug import losses
-from finegan_aug.augment import DRAWS_PER_IMAGE, diff_augment
+from finegan_aug.augment import DRAWS_PER_IMAGE, diff_augment, random_grid
 from finegan_aug.codes import deal_codes, uniform_codes
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.stream import RealBatch
@@ -34,12 +34,16 @@ Terms = dict[str, Tensor]
 
 
 class FakeBatch(NamedTuple):
-    """One forward of the generator, shared by both players: the stages, the codes and the augmentation draws."""
+    """One forward of the generator, shared by both players: the stages, the codes and the augmentation draws.
+
+    `freed`: some of the images once more, each with any parent; no discriminator sees them.
+    """
 
     stages: Stages
     child: Tensor
     parent: Tensor
     draws: Tensor
+    freed: Stages | None = None
 
 
 class FineGAN:
@@ -136,14 +140,21 @@ class FineGAN:
 
     def forward(self, z: Tensor, child: Tensor, positions: range) -> FakeBatch:
         """One generator forward in training mode, with the draws of its augmentation."""
-        grid = None
-        if self.config.boxes == "none" and self.config.warp:
-            u = torch.from_numpy(uniforms(seed_for(self.config.seed, "warp"), list(positions), 4)).float()
-            grid = random_grid(u.to(z.device), self.config.resolution)
-        stages = self.generator(z, child, grid=grid)
+        config, grid = self.config, None
+        if config.boxes == "none" and config.warp:
+            u = torch.from_numpy(uniforms(seed_for(config.seed, "warp"), list(positions), 4)).float()
+            grid = random_grid(u.to(z.device), config.resolution)
         parent = self.child_to_parent.to(child.device)[child]
-        draws = uniforms(seed_for(self.config.seed, "diffaug", "fake"), list(positions), DRAWS_PER_IMAGE)
-        return FakeBatch(stages, child, parent, torch.from_numpy(draws).to(z))
+        draws = uniforms(seed_for(config.seed, "diffaug", "fake"), list(positions), DRAWS_PER_IMAGE)
+        fake = FakeBatch(self.generator(z, child, parent, grid=grid), child, parent, torch.from_numpy(draws).to(z))
+        share = config.free_parent_share
+        again = [i for i, place in enumerate(positions) if int((place + 1) * share) > int(place * share)]
+        if not again:
+            return fake
+        u = torch.from_numpy(uniforms(seed_for(config.seed, "free parents"), [positions[i] for i in again], 1))
+        freed = (u[:, 0] * (config.num_parents or 0)).long().to(parent)
+        moved = None if grid is None else grid[again]
+        return fake._replace(freed=self.generator(z[again], child[again], freed, grid=moved))
 
     def discriminator_losses(self, real: RealBatch, fake: FakeBatch, step: int = 0) -> Terms:
         """Terms whose sum the discriminators minimise (finegan.md 4.2, 4.3; with tied labels also 5.2)."""
@@ -216,6 +227,10 @@ class FineGAN:
         if config.mask_tie_weight > 0:
             tie = losses.mask_tie_loss(stages.parent_mask, stages.child_mask)
             terms["g_mask_tie"] = config.mask_tie_weight * tie
+        if fake.freed is not None:
+            # The child follows; a parent that learned here too would draw for codes it never has.
+            tie = losses.mask_tie_loss(fake.freed.parent_mask.detach(), fake.freed.child_mask)
+            terms["g_free_mask_tie"] = config.mask_tie_weight * tie
         if config.spread_weight > 0:
             assert real is not None, "spread_weight compares with photographs"
             pairs = len(fake.child) // 2 * 2
@@ -275,16 +290,3 @@ class FineGAN:
     def _classes(self, child: Tensor) -> Tensor:
         """Class of each child code; -1 where codes have none."""
         return child // self.config.modes_per_class if self.tied else torch.full_like(child, -1)
-
-
-def random_grid(u: Tensor, side_px: int) -> Tensor:
-    """Sampling grids [N, S, S, 2] of one affine map for each image, from uniforms [N, 4] (naver-ai/c3-gan utils.py).
-
-    Scale U(0.8, 1.5), rotation +-15 degrees, shift +-0.15 of the half side.
-    """
-    scale = 0.8 + 0.7 * u[:, 0]
-    angle = (u[:, 1] - 0.5) * (torch.pi / 6)
-    shift = (u[:, 2:] - 0.5) * 0.3
-    cos, sin = scale * angle.cos(), scale * angle.sin()
-    theta = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
-    return F.affine_grid(theta, [len(u), 1, side_px, side_px], align_corners=True)
