@@ -80,7 +80,8 @@ def train_classifier(
     _check(config, train_set, final, accelerator.num_processes)
     content = {"classifier": config.to_json(), "classes": list(classes)}
     if (out / "config.json").exists():
-        ensure_same_config(read_json(out / "config.json"), content, [f"classifier.{key}" for key in FREE])
+        defaults = {"classifier": ClassifierConfig().to_json()}
+        ensure_same_config(read_json(out / "config.json"), content, [f"classifier.{key}" for key in FREE], defaults)
     if (out / "result.json").exists():
         return out
     with run_lock(out) if accelerator.is_main_process else contextlib.nullcontext():

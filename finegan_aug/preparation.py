@@ -163,9 +163,8 @@ def settle(settled: JSON, manifest: Manifest, run_dir: Path, *, overwrite: bool)
     if path.exists() and not overwrite:
         try:
             before = read_json(path)
-            ensure_same_config(
-                before, settled, FREE_ON_RESUME if before["data_sha256"] else _free_after_import(settled)
-            )
+            free = FREE_ON_RESUME if before["data_sha256"] else _free_after_import(settled)
+            ensure_same_config(before, settled, free, {"config": FineGANConfig().to_json()})
         except CheckpointError:
             if (run_dir / "checkpoints").exists():
                 raise

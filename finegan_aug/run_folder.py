@@ -70,17 +70,20 @@ def write_status(run_dir: Path, state: str, exit_code: int | None, seen_images: 
     write_json(run_dir / "status.json", status)
 
 
-def ensure_same_config(old: JSON, new: JSON, free: Collection[str]) -> None:
+def ensure_same_config(old: JSON, new: JSON, free: Collection[str], defaults: JSON | None = None) -> None:
     """Refuse to go on with another configuration.
 
     Args:
         old, new: nested JSON; keys are compared as "data.split", tuples as lists.
         free: keys that may differ; a free key covers everything below it.
+        defaults: nested like `old`; what a key stands for that `old` lacks: options of later versions do nothing by
+            default.
 
     Raises:
         CheckpointError: lists every difference.
     """
-    before, after = _flat(json.loads(json.dumps(old))), _flat(json.loads(json.dumps(new)))
+    before, after, assumed = (_flat(json.loads(json.dumps(content))) for content in (old, new, defaults or {}))
+    before = assumed | before
     difference = [
         f"{key}: {_shown(before, key)} -> {_shown(after, key)}"
         for key in sorted(before.keys() | after.keys())

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -136,7 +136,7 @@ def run_ablation(
     Raises:
         FineGANAugError: wrong options, another experiment in the folder, or a part that failed.
     """
-    from classifier.config import FREE
+    from classifier.config import FREE, ClassifierConfig
     from finegan_aug.data.manifest import write_manifest
     from finegan_aug.run_folder import ensure_same_config, run_lock
     from recipes.arms import run_cells, train_cell
@@ -151,9 +151,10 @@ def run_ablation(
     grows = [f"options.{name}" for name in ("out", "fractions", "pairs", "arms", "models", "jobs")]
     with run_lock(out):
         if (out / "ablation.json").exists():
-            ensure_same_config(
-                read_json(out / "ablation.json"), content, [*grows, *(f"classifier.{name}" for name in FREE)]
-            )
+            free = [*grows, *(f"classifier.{name}" for name in FREE)]
+            optional = {f.name: f.default for f in fields(options) if f.default is not MISSING}
+            defaults = {"options": optional, "classifier": ClassifierConfig().to_json()}
+            ensure_same_config(read_json(out / "ablation.json"), content, free, defaults)
         cells = plan(options)
         check_masks(options, manifest)
         check_shared(options, cells)

@@ -14,7 +14,7 @@ from tiny_runs import assert_same_run, rows, tiny_config
 
 from finegan_aug import best, training
 from finegan_aug.best import DistanceToPhotographs
-from finegan_aug.checkpoint import latest_checkpoint
+from finegan_aug.checkpoint import best_checkpoint, latest_checkpoint, save_checkpoint
 from finegan_aug.data.crops import build_crops
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.errors import ConfigError
@@ -43,6 +43,38 @@ class Told:
 
     def kid(self, average: object) -> float:
         return self.values.pop(0)
+
+
+def kept(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def test_the_measured_checkpoint_of_the_lowest_distance_stays_and_is_the_best(tmp_path: Path) -> None:
+    def measured(step: int, kid: float | None) -> str:
+        state = {"seen_images": step} | ({} if kid is None else {"kid": kid})
+        return save_checkpoint(tmp_path, step=step, tensors={"ema": {"w": torch.ones(3)}}, state=state, keep=1).name
+
+    def best() -> str:
+        found = best_checkpoint(tmp_path)
+        assert found is not None
+        return found.name
+
+    assert best_checkpoint(tmp_path) is None
+    first = measured(8, None)
+    assert best() == first
+    second, third = measured(16, 0.25), measured(24, -0.5)
+    assert kept(tmp_path) == [third]  # what was not measured is not kept for its quality
+    assert best() == third != second
+    fourth, fifth = measured(32, 0.125), measured(40, None)
+    assert kept(tmp_path) == [third, fifth]
+    assert best() == third
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / fifth
+    sixth = measured(48, -0.5)  # of equals the earlier
+    assert (best(), kept(tmp_path)) == (third, [third, sixth])
+    (tmp_path / "checkpoints" / third / "ema.safetensors").write_bytes(b"damaged")
+    assert best() == sixth != fourth
+    (tmp_path / "checkpoints" / third / "state.json").write_text("[[")
+    assert best() == sixth
 
 
 def test_the_distance_is_that_of_seeded_images_to_the_photographs(
@@ -82,7 +114,7 @@ def test_a_run_draws_from_its_best_checkpoint_and_goes_on_from_its_last(
     run = train(tiny_config(**values), toy_data, tmp_path / "run")
     assert [row["kid"] for row in rows(run) if "kid" in row] == [0.5, 0.25, 0.75, 0.75, 0.5]
     assert [(row["step"], row["kid"]) for row in rows(run) if "kid" in row][1] == (8, 0.25)
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-000000008", "step-000000020"]
+    assert kept(run) == ["step-000000008", "step-000000020"]
     assert open_run(run).seen_images == 64
     assert latest_checkpoint(run) == run / "checkpoints" / "step-000000020"
     assert json.loads((run / "config.json").read_text())["choice_sha256"] == "d" * 64

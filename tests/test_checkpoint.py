@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finegan_aug.checkpoint import best_checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint, verify_run
+from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, verify_run
 from finegan_aug.errors import CheckpointError, NonFiniteError, RunLockedError, StorageError
 from finegan_aug.restoring import flatten_optimizer, load_into, named_tensors, restore_optimizer
 from finegan_aug.run_folder import ensure_same_config, run_lock, write_status
@@ -132,34 +133,6 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
     save(tmp_path, 40, keep=1)
     assert steps(tmp_path) == ["step-000000040"]
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-000000040"
-
-
-def test_the_measured_checkpoint_of_the_lowest_distance_stays_and_is_the_best(tmp_path: Path) -> None:
-    def measured(step: int, kid: float | None) -> str:
-        state = {"seen_images": step} | ({} if kid is None else {"kid": kid})
-        return save_checkpoint(tmp_path, step=step, tensors=contents(step), state=state, keep=1).name
-
-    def best() -> str:
-        found = best_checkpoint(tmp_path)
-        assert found is not None
-        return found.name
-
-    assert best_checkpoint(tmp_path) is None
-    first = measured(8, None)
-    assert best() == first
-    second, third = measured(16, 0.25), measured(24, -0.5)
-    assert steps(tmp_path) == [third]  # what was not measured is not kept for its quality
-    assert best() == third != second
-    fourth, fifth = measured(32, 0.125), measured(40, None)
-    assert steps(tmp_path) == [third, fifth]
-    assert best() == third
-    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / fifth
-    sixth = measured(48, -0.5)  # of equals the earlier
-    assert (best(), steps(tmp_path)) == (third, [third, sixth])
-    flip_a_byte(tmp_path / "checkpoints" / third / "ema.safetensors", np.random.default_rng(0))
-    assert best() == sixth != fourth
-    (tmp_path / "checkpoints" / third / "state.json").write_text("[[")
-    assert best() == sixth
 
 
 def test_a_run_without_checkpoints_has_no_latest(tmp_path: Path) -> None:
@@ -455,6 +428,13 @@ def test_another_configuration_is_refused_with_every_difference() -> None:
     )
     assert caught.value.remedy == "use --overwrite or another --out"
     ensure_same_config(old, {**same, "data": {}}, {"total_kimg", "data"})
+
+
+def test_an_option_of_a_later_version_counts_as_off_where_the_folder_does_not_name_it() -> None:
+    old, defaults = {"config": {"lr": 2e-4}}, {"config": {"lr": 1e-3, "spread": 0.0, "order": (1, 2)}}
+    ensure_same_config(old, {"config": {"lr": 2e-4, "spread": 0.0, "order": [1, 2]}}, (), defaults)
+    with pytest.raises(CheckpointError, match=re.escape("(config.lr: 0.0002 -> 0.001; config.spread: 0.0 -> 3.0)")):
+        ensure_same_config(old, {"config": {"lr": 1e-3, "spread": 3.0}}, ("config.order",), defaults)
 
 
 def test_a_second_run_on_the_folder_is_refused_and_names_the_first(tmp_path: Path) -> None:

@@ -191,6 +191,19 @@ def test_another_configuration_is_refused_with_the_difference_and_nothing_is_tou
     assert files(run) == files(trained_run)
 
 
+def test_a_run_from_before_an_option_goes_on_as_if_the_option_were_off(
+    trained_run: Path, toy_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(trained_run, tmp_path)
+    content = json.loads((run / "config.json").read_text())
+    del content["config"]["spread_weight"], content["config"]["choose_checkpoint"]
+    (run / "config.json").write_text(json.dumps(content))
+    assert main(command_line(toy_folder, run, "--spread_weight", "2")) == 4
+    assert "(config.spread_weight: 0.0 -> 2.0)" in capfd.readouterr().err
+    assert main(command_line(toy_folder, run)) == 0
+    assert_same_run(run, trained_run)
+
+
 def test_other_photographs_are_refused(trained_run: Path, toy_data: Manifest, tmp_path: Path) -> None:
     run = copied(trained_run, tmp_path)
     fewer = replace(toy_data, images=tuple(image for image in toy_data.images if image.path != toy_data.images[0].path))
