@@ -208,7 +208,7 @@ def test_a_set_of_another_checkpoint_is_refused(tmp_path: Path, tied: Path, filt
     (other / "data.jsonl").write_bytes((tied / "data.jsonl").read_bytes())
     with pytest.raises(DataError) as caught:
         evaluate_run(other, synthetic_dir=filtered_set)
-    assert caught.value.cause == f"{filtered_set} must be made from the last checkpoint of {other}, found another"
+    assert caught.value.cause == f"{filtered_set} must be made from the checkpoint in use of {other}, found another"
     assert caught.value.remedy == "synthesize it again"
 
 
