@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -132,12 +134,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensors], JSON]:
     if problems := _problems(path):
         raise CheckpointError(f"checkpoint {path} is damaged: {problems[0]}", _AGAIN)
     state: JSON = json.loads((path / "state.json").read_bytes())
-    if state["schema"] != _SCHEMA:
+    if state.get("schema") != _SCHEMA:
         raise CheckpointError(
-            f"checkpoint {path} must have schema {_SCHEMA}, found {state['schema']}", "use the version that wrote it"
+            f"checkpoint {path} must have schema {_SCHEMA}, found {state.get('schema')}",
+            "use the version that wrote it",
         )
-    tensors = {file.stem: safetensors.torch.load(file.read_bytes()) for file in sorted(path.glob("*.safetensors"))}
-    return tensors, state
+    return {file.stem: _tensors(file) for file in sorted(path.glob("*.safetensors"))}, state
 
 
 def verify_run(path: Path) -> list[str]:
@@ -183,10 +185,34 @@ def _problems(folder: Path) -> list[str]:
             continue
         if _entry(data) != entry:
             problems.append(f"{name}: {len(data)} bytes with another SHA-256 than when it was written")
-        elif name == "state.json" and f"step-{json.loads(data).get('step', -1):09d}" != folder.name:
-            problems.append(f"{name}: step {json.loads(data).get('step')} in a folder of another name")
+        elif name == "state.json" and (step := _state(data).get("step")) != _step_of(folder):
+            problems.append(
+                f"{name}: step {step} in a folder of another name" if step is not None else f"{name}: no step in it"
+            )
     problems += [f"{f.name}: not in the manifest" for f in folder.glob("*.safetensors") if f.name not in listed]
     return problems
+
+
+def _state(data: bytes) -> JSON:
+    """The state in a file's bytes; empty where it is none, or its step no whole number."""
+    try:
+        state = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return state if isinstance(state, dict) and type(state.get("step")) is int else {}
+
+
+def _tensors(file: Path) -> Tensors:
+    try:
+        return safetensors.torch.load(file.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{file} must hold tensors, found something else: {error}", _AGAIN) from error
+
+
+def _step_of(folder: Path) -> int | None:
+    """Step in the name of a checkpoint folder."""
+    match = _NAME.fullmatch(folder.name)
+    return int(match[1]) if match else None
 
 
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -201,8 +227,10 @@ def _by_distance(folder: Path) -> list[Path]:
     """Checkpoints whose state can be read and names a kernel distance, the lowest first; of equals the earlier."""
     measured = []
     for step, entry in _checkpoints(folder):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-            measured.append((float(json.loads((entry / "state.json").read_bytes())["kid"]), step, entry))
+        with contextlib.suppress(OSError):
+            kid = _state((entry / "state.json").read_bytes()).get("kid")
+            if isinstance(kid, float) and math.isfinite(kid):
+                measured.append((kid, step, entry))
     return [entry for _, _, entry in sorted(measured)]
 
 
