@@ -126,11 +126,12 @@ def _loop(
     main, device = accelerator.is_main_process, accelerator.device
     state = TrainingState(accelerator, config)
     game, optimizers = state.game, state.optimizers
-    step, spent_sec, metrics_bytes = 0, 0.0, 0
+    step, spent_sec, metrics_bytes, sums = 0, 0.0, 0, TermSums()
     if last is not None:
         tensors, saved = load_checkpoint(last)
         state.load(tensors, saved)
         step, spent_sec, metrics_bytes = saved["step"], saved["spent_sec"], saved["metrics_bytes"]
+        sums.restore(saved.get("terms"), accelerator)
         record.seen_images = saved["seen_images"]
     elif main:
         write_training_grids(state.average, run_dir, "init", config)
@@ -138,7 +139,7 @@ def _loop(
     batch, half = config.batch_size, config.precision == "bf16"
     per_process = batch // accelerator.num_processes
     total_images = round(config.total_kimg * 1000)
-    sums, failed_saves, started_sec = TermSums(), 0, time.monotonic() - spent_sec
+    failed_saves, started_sec = 0, time.monotonic() - spent_sec
 
     with Progress(total_images / 1000, initial=step * batch / 1000, label="kimg", enabled=main) as progress:
         while step * batch < total_images:
@@ -173,6 +174,7 @@ def _loop(
             optimizers["g"].zero_grad(set_to_none=True)
 
             # The averaged generator.
+            state.average_buffers(accelerator)
             step += 1
             seen = step * batch
             decay = ema_decay(batch, seen, config.ema_halflife_kimg * 1000, config.ema_ramp)
@@ -185,13 +187,12 @@ def _loop(
             due = seen >= total_images or _crossed(seen, batch, config.checkpoint_kimg)
             save = ending or due
             draw = ending or _crossed(seen, batch, config.grid_kimg)
-            log = save or _crossed(seen, batch, config.log_kimg)
+            log = due or _crossed(seen, batch, config.log_kimg)
             progress.advance_to(seen / 1000)
             if not (log or draw):
                 continue
             row = sums.mean(accelerator, seen) if log else {}
-            if save or draw:
-                state.average_buffers(accelerator)
+            terms = sums.pending(accelerator, seen) if save else None
             with all_or_none(accelerator):
                 if due and distance is not None:  # who asks to stop elsewhere waits for the checkpoint alone
                     row["kid"] = distance.kid(state.average)
@@ -202,8 +203,12 @@ def _loop(
                 if draw and main:
                     write_training_grids(state.average, run_dir, f"{seen // 1000:06d}", config)
                 if save and metrics is not None:
-                    numbers = {"seen_images": seen, "metrics_bytes": metrics.length_bytes(), "spent_sec": spent_sec}
-                    numbers |= {"kid": row["kid"]} if "kid" in row else {}
+                    numbers: JSON = {
+                        "seen_images": seen,
+                        "metrics_bytes": metrics.length_bytes(),
+                        "spent_sec": spent_sec,
+                    }
+                    numbers |= {"terms": terms, **({"kid": row["kid"]} if "kid" in row else {})}
                     failed_saves = _save(state, config, run_dir, step, numbers, failed_saves, final=ending)
                     record.seen_images = record.seen_images if failed_saves else seen
             if exit_code:
@@ -248,15 +253,39 @@ class TermSums:
         """
         assert self.total is not None
         means = accelerator.reduce(self.total / self.count, reduction="mean").tolist()
-        row = dict(zip(self.names, means, strict=True))
         self.total, self.count = None, 0
-        for name, value in row.items():
+        return self._finite(means, seen_images)
+
+    def pending(self, accelerator: Accelerator, seen_images: int) -> JSON | None:
+        """What no line has yet, the sums of every process; None where there is nothing.
+
+        Raises:
+            NonFiniteError: as of `mean`.
+        """
+        if self.total is None:
+            return None
+        totals = accelerator.gather(self.total[None]).tolist()
+        for total in totals:
+            self._finite(total, seen_images)
+        return {"names": self.names, "count": self.count, "totals": totals}
+
+    def restore(self, pending: JSON | None, accelerator: Accelerator) -> None:
+        """Takes over what `pending` gave; another number of processes goes on with the mean over those before."""
+        if pending is None:
+            return
+        totals = torch.tensor(pending["totals"], device=accelerator.device)
+        same = len(totals) == accelerator.num_processes
+        self.total = totals[accelerator.process_index] if same else totals.mean(dim=0)
+        self.names, self.count = pending["names"], pending["count"]
+
+    def _finite(self, values: list[float], seen_images: int) -> dict[str, float]:
+        for name, value in zip(self.names, values, strict=True):
             if value != value or abs(value) == float("inf"):
                 raise NonFiniteError(
                     f"loss terms must be finite, found {name} = {value} before image {seen_images}",
                     "lower --lr and start anew with --overwrite or another --out; the last checkpoint is kept",
                 )
-        return row
+        return dict(zip(self.names, values, strict=True))
 
 
 def _total(terms: Terms) -> Tensor:

@@ -68,13 +68,18 @@ class TrainingState:
         load_into(self.plain["generator"], self.average.state_dict())
 
     def average_buffers(self, accelerator: Accelerator) -> None:
-        """Every process keeps its own batch norm statistics; before saving or sampling they become their mean."""
+        """Batch norm statistics become their mean over the processes, which each gathers from images of its own.
+
+        After every update, so that a run does not depend on when it was saved. All of them travel together.
+        """
         if accelerator.num_processes == 1:
             return
-        for network in (*self.plain.values(), self.average):
-            for buffer in network.buffers():
-                if buffer.is_floating_point():
-                    buffer.copy_(accelerator.reduce(buffer, reduction="mean"))
+        floating = [b for network in self.plain.values() for b in network.buffers() if b.is_floating_point()]
+        if not floating:
+            return
+        means = accelerator.reduce(torch.cat([buffer.flatten() for buffer in floating]), reduction="mean")
+        for buffer, mean in zip(floating, means.split([buffer.numel() for buffer in floating]), strict=True):
+            buffer.copy_(mean.view_as(buffer))
 
     def save(self, run_dir: Path, step: int, state: JSON, keep: int) -> Path:
         """Writes a checkpoint of this step."""

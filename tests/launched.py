@@ -75,10 +75,15 @@ def main(data: Path, out: Path) -> None:
     synthesize(run, out / "set", per_class=34)
 
     stop_in_the_third_step(rank)
-    stopped = end_of(manifest, out / "stopped")
+    stopped = end_of(manifest, out / "stopped", log_kimg=0.016)
     (out / f"stopped-{rank}.json").write_text(json.dumps(stopped[1]))
 
     training.gradient_norm = gradient_norm
+    if rank == 0:
+        shutil.copytree(out / "stopped", out / "resumed")
+    launched().wait_for_everyone()
+    for name in ("resumed", "undisturbed"):
+        end_of(manifest, out / name, log_kimg=0.016)
     if rank == 0:
         shutil.copytree(run, out / "apart-0")
     apart = end_of(manifest, out / f"apart-{rank}", **RUN | {"total_kimg": 0.04})

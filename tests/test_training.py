@@ -152,6 +152,30 @@ def test_a_stopped_run_saves_at_once_and_goes_on_bit_for_bit(
     assert_same_run(run, trained_run)
 
 
+def test_a_run_stopped_between_two_log_lines_writes_the_lines_of_one_that_was_not(
+    toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(log_kimg=0.04)
+    whole, run, calls = train(config, toy_data, tmp_path / "whole"), tmp_path / "run", [0]
+    gradient_norm = training.gradient_norm
+
+    def stopping(optimizer: torch.optim.Optimizer) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == 13:  # in the seventh step: two a step
+            os.kill(os.getpid(), signal.SIGTERM)
+        return gradient_norm(optimizer)
+
+    monkeypatch.setattr(training, "gradient_norm", stopping)
+    with pytest.raises(SystemExit):
+        train(config, toy_data, run)
+    assert [row["step"] for row in rows(run)] == [5]
+    assert checkpoints(run) == ["step-000000007"]
+    monkeypatch.undo()
+    train(config, toy_data, run)
+    assert [row["step"] for row in rows(run)] == [5, 10]
+    assert_same_run(run, whole)
+
+
 def test_a_killed_command_goes_on_when_it_is_typed_again(
     trained_run: Path, toy_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
