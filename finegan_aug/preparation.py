@@ -191,9 +191,10 @@ def set_aside(run_dir: Path) -> None:
 
 
 class RunRecord:
-    """What status.json says of a run from `begin` on; on all processes but the first, nothing."""
+    """What a run has settled, and what status.json says of it from `begin` on: on processes but the first, nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, settled: JSON) -> None:
+        self.settled = settled
         self.run_dir: Path | None = None
         self.seen_images = 0
 
@@ -253,7 +254,7 @@ def owned_run(
     run_dir: Path, accelerator: Accelerator, settled: JSON, manifest: Manifest, *, overwrite: bool
 ) -> Iterator[RunRecord]:
     """Holds the folder for this run, settles it and keeps status.json true, whatever ends the run."""
-    record = RunRecord()
+    record = RunRecord(settled)
     with ExitStack() as held:
         with all_or_none(accelerator):
             if accelerator.is_main_process:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from finegan_aug.best import DistanceToPhotographs
 from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint
@@ -22,10 +22,11 @@ from finegan_aug.data.folder import load_data
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.stream import RealStream
 from finegan_aug.ema import ema_decay, update_ema
-from finegan_aug.errors import NonFiniteError, StorageError
+from finegan_aug.errors import StorageError
 from finegan_aug.files import JSON
 from finegan_aug.grids import COLUMNS, save_grid, write_training_grids
 from finegan_aug.hard_negatives import hardest, mines
+from finegan_aug.identity import ensure_own, identity
 from finegan_aug.losses import gradient_norm
 from finegan_aug.metrics_log import MetricsLog
 from finegan_aug.models.game import Terms
@@ -42,6 +43,7 @@ from finegan_aug.preparation import (
 from finegan_aug.progress import Progress
 from finegan_aug.pseudo_labels import training_labels
 from finegan_aug.stopping import StopRequest
+from finegan_aug.term_sums import TermSums
 from finegan_aug.training_state import TrainingState
 
 MAX_FAILED_SAVES = 3
@@ -129,12 +131,13 @@ def _loop(
     step, spent_sec, metrics_bytes, sums = 0, 0.0, 0, TermSums()
     if last is not None:
         tensors, saved = load_checkpoint(last)
+        ensure_own(saved.get("identity"), record.settled, accelerator.num_processes)
         state.load(tensors, saved)
         step, spent_sec, metrics_bytes = saved["step"], saved["spent_sec"], saved["metrics_bytes"]
         sums.restore(saved.get("terms"), accelerator)
         record.seen_images = saved["seen_images"]
     elif main:
-        write_training_grids(state.average, run_dir, "init", config)
+        _draw(state.average, run_dir, "init", config)
     metrics = MetricsLog(run_dir / "metrics.jsonl", metrics_bytes) if main else None
     batch, half = config.batch_size, config.precision == "bf16"
     per_process = batch // accelerator.num_processes
@@ -201,15 +204,12 @@ def _loop(
                     accelerator.log(row, step=seen)
                     metrics.append({"step": step, "seen_images": seen, "sec": round(spent_sec, 2), **row})
                 if draw and main:
-                    write_training_grids(state.average, run_dir, f"{seen // 1000:06d}", config)
+                    _draw(state.average, run_dir, f"{seen // 1000:06d}", config)
                 if save and metrics is not None:
-                    numbers: JSON = {
-                        "seen_images": seen,
-                        "metrics_bytes": metrics.length_bytes(),
-                        "spent_sec": spent_sec,
-                    }
-                    numbers |= {"terms": terms, **({"kid": row["kid"]} if "kid" in row else {})}
-                    failed_saves = _save(state, config, run_dir, step, numbers, failed_saves, final=ending)
+                    numbers: JSON = {"seen_images": seen, "spent_sec": spent_sec, "terms": terms}
+                    numbers["identity"] = identity(record.settled, accelerator.num_processes)
+                    numbers |= {"kid": row["kid"]} if "kid" in row else {}
+                    failed_saves = _save(state, config, run_dir, step, metrics, numbers, failed_saves, final=ending)
                     record.seen_images = record.seen_images if failed_saves else seen
             if exit_code:
                 raise SystemExit(exit_code)
@@ -217,10 +217,19 @@ def _loop(
 
 
 def _save(
-    state: TrainingState, config: FineGANConfig, run_dir: Path, step: int, numbers: JSON, failed: int, *, final: bool
+    state: TrainingState,
+    config: FineGANConfig,
+    run_dir: Path,
+    step: int,
+    metrics: MetricsLog,
+    numbers: JSON,
+    failed: int,
+    *,
+    final: bool,
 ) -> int:
     """Saves; a full disk in between is a warning, at the end or the third time in a row an error."""
     try:
+        numbers["metrics_bytes"] = metrics.length_bytes()
         state.save(run_dir, step, numbers, config.keep_checkpoints)
     except StorageError as error:
         if final or failed + 1 >= MAX_FAILED_SAVES:
@@ -230,62 +239,12 @@ def _save(
     return 0
 
 
-class TermSums:
-    """Sums of loss terms on the device between two log lines, so that no step waits for a number."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.total: Tensor | None = None
-        self.count = 0
-
-    def add(self, terms: Terms) -> None:
-        """Adds one step's terms; the names never change during a run."""
-        values = torch.stack([term.detach().float() for term in terms.values()])
-        self.names = list(terms)
-        self.total = values if self.total is None else self.total + values
-        self.count += 1
-
-    def mean(self, accelerator: Accelerator, seen_images: int) -> dict[str, float]:
-        """Mean of each term over steps and processes since the last call.
-
-        Raises:
-            NonFiniteError: on all processes alike, naming the first term that is not a number.
-        """
-        assert self.total is not None
-        means = accelerator.reduce(self.total / self.count, reduction="mean").tolist()
-        self.total, self.count = None, 0
-        return self._finite(means, seen_images)
-
-    def pending(self, accelerator: Accelerator, seen_images: int) -> JSON | None:
-        """What no line has yet, the sums of every process; None where there is nothing.
-
-        Raises:
-            NonFiniteError: as of `mean`.
-        """
-        if self.total is None:
-            return None
-        totals = accelerator.gather(self.total[None]).tolist()
-        for total in totals:
-            self._finite(total, seen_images)
-        return {"names": self.names, "count": self.count, "totals": totals}
-
-    def restore(self, pending: JSON | None, accelerator: Accelerator) -> None:
-        """Takes over what `pending` gave; another number of processes goes on with the mean over those before."""
-        if pending is None:
-            return
-        totals = torch.tensor(pending["totals"], device=accelerator.device)
-        same = len(totals) == accelerator.num_processes
-        self.total = totals[accelerator.process_index] if same else totals.mean(dim=0)
-        self.names, self.count = pending["names"], pending["count"]
-
-    def _finite(self, values: list[float], seen_images: int) -> dict[str, float]:
-        for name, value in zip(self.names, values, strict=True):
-            if value != value or abs(value) == float("inf"):
-                raise NonFiniteError(
-                    f"loss terms must be finite, found {name} = {value} before image {seen_images}",
-                    "lower --lr and start anew with --overwrite or another --out; the last checkpoint is kept",
-                )
-        return dict(zip(self.names, values, strict=True))
+def _draw(average: nn.Module, run_dir: Path, name: str, config: FineGANConfig) -> None:
+    """Grids; training does not end for the want of a picture."""
+    try:
+        write_training_grids(average, run_dir, name, config)
+    except StorageError as error:
+        warnings.warn(f"images not drawn: {error.cause}", RuntimeWarning, stacklevel=2)
 
 
 def _total(terms: Terms) -> Tensor:

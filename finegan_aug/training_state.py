@@ -98,7 +98,7 @@ class TrainingState:
         Raises:
             CheckpointError: it belongs to other networks.
         """
-        imported = set(tensors) == {"model", "ema"}
+        imported = "param_groups" not in state and set(tensors) == {"model", "ema"}
         if not imported and set(tensors) != {"model", "ema", "optim"}:
             raise CheckpointError(
                 f"a checkpoint must hold model, ema, optim, found {', '.join(sorted(tensors))}",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -46,14 +49,48 @@ def test_a_log_that_was_shortened_by_hand_is_not_filled_with_zeros(tmp_path: Pat
     assert steps(path) == [1, 2]
 
 
-def test_a_disk_that_takes_no_line_is_a_storage_error(tmp_path: Path) -> None:
-    (tmp_path / "gone").mkdir()
-    log = MetricsLog(tmp_path / "gone" / "metrics.jsonl")
-    (tmp_path / "gone").rmdir()
-    with pytest.raises(
-        StorageError, match=r"cannot write .*metrics.jsonl: No such file or directory; free space, then"
-    ):
+def test_lines_that_the_disk_does_not_take_wait_and_are_told_once(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    log = MetricsLog(folder / "metrics.jsonl")
+    words = r"cannot write .*metrics.jsonl: No such file or directory"
+    with pytest.warns(RuntimeWarning, match=f"{words}; its lines wait in memory"):
         log.append({"step": 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        log.append({"step": 2})
+    with pytest.raises(StorageError, match=f"{words}; free space, then run again"):  # no checkpoint without its lines
+        log.length_bytes()
+    folder.mkdir()
+    log.append({"step": 3})
+    assert steps(log.path) == [1, 2, 3]
+    assert log.length_bytes() == log.path.stat().st_size
+
+
+def test_a_line_is_on_disk_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A limit of the operating system on file size stands for the full disk: it takes a part of a line."""
+    script = f"""
+import json, resource, signal, warnings
+from pathlib import Path
+from finegan_aug.metrics_log import MetricsLog
+warnings.simplefilter("ignore")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = MetricsLog(Path({str(tmp_path / "metrics.jsonl")!r}))
+log.append({{"step": 1}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (20, resource.RLIM_INFINITY))
+log.append({{"step": 2}})
+print(log.path.read_text(), end="")
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(log.length_bytes())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == '{"step": 1}\n24\n'
+    assert steps(tmp_path / "metrics.jsonl") == [1, 2]
+
+
+def test_a_log_that_cannot_be_cut_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(StorageError, match=r"cannot write .*metrics.jsonl: Is a directory; free space, then run again"):
+        MetricsLog(tmp_path / "metrics.jsonl")
 
 
 def test_what_is_no_number_in_json_is_not_written(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ from finegan_aug.metrics_log import MetricsLog
 from finegan_aug.models.game import FakeBatch, FineGAN, Terms
 from finegan_aug.preparation import check_sizes
 from finegan_aug.run_folder import run_lock
-from finegan_aug.training import TermSums, real_images, train
+from finegan_aug.term_sums import TermSums
+from finegan_aug.training import real_images, train
 from finegan_aug.training_state import TrainingState
 
 

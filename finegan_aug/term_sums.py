@@ -1,0 +1,69 @@
+"""Loss terms between two lines of metrics.jsonl."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from finegan_aug.errors import NonFiniteError
+from finegan_aug.files import JSON
+from finegan_aug.models.game import Terms
+
+
+class TermSums:
+    """Sums of loss terms on the device between two log lines, so that no step waits for a number."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.total: Tensor | None = None
+        self.count = 0
+
+    def add(self, terms: Terms) -> None:
+        """Adds one step's terms; the names never change during a run."""
+        values = torch.stack([term.detach().float() for term in terms.values()])
+        self.names = list(terms)
+        self.total = values if self.total is None else self.total + values
+        self.count += 1
+
+    def mean(self, accelerator: Accelerator, seen_images: int) -> dict[str, float]:
+        """Mean of each term over steps and processes since the last call.
+
+        Raises:
+            NonFiniteError: on all processes alike, naming the first term that is not a number.
+        """
+        assert self.total is not None
+        means = accelerator.reduce(self.total / self.count, reduction="mean").tolist()
+        self.total, self.count = None, 0
+        return self._finite(means, seen_images)
+
+    def pending(self, accelerator: Accelerator, seen_images: int) -> JSON | None:
+        """What no line has yet, the sums of every process; None where there is nothing.
+
+        Raises:
+            NonFiniteError: as of `mean`.
+        """
+        if self.total is None:
+            return None
+        totals = accelerator.gather(self.total[None]).tolist()
+        for total in totals:
+            self._finite(total, seen_images)
+        return {"names": self.names, "count": self.count, "totals": totals}
+
+    def restore(self, pending: JSON | None, accelerator: Accelerator) -> None:
+        """Takes over what `pending` gave; another number of processes goes on with the mean over those before."""
+        if pending is None:
+            return
+        totals = torch.tensor(pending["totals"], device=accelerator.device)
+        same = len(totals) == accelerator.num_processes
+        self.total = totals[accelerator.process_index] if same else totals.mean(dim=0)
+        self.names, self.count = pending["names"], pending["count"]
+
+    def _finite(self, values: list[float], seen_images: int) -> dict[str, float]:
+        for name, value in zip(self.names, values, strict=True):
+            if value != value or abs(value) == float("inf"):
+                raise NonFiniteError(
+                    f"loss terms must be finite, found {name} = {value} before image {seen_images}",
+                    "lower --lr and start anew with --overwrite or another --out; the last checkpoint is kept",
+                )
+        return dict(zip(self.names, values, strict=True))
