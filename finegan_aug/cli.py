@@ -11,7 +11,8 @@ from importlib import import_module
 
 from finegan_aug import __version__
 from finegan_aug.environment import prepare_environment
-from finegan_aug.errors import ConfigError, FineGANAugError, StorageError
+from finegan_aug.errors import ConfigError, FineGANAugError, StorageError, storage_error
+from finegan_aug.leaving import leaving_on_request
 
 VERBS = {
     "train": "train a generator on a folder of photographs; the same command again resumes it",
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     line = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in line
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), leaving_on_request():
             if not debug:
                 warnings.showwarning = _warn
             return _run([token for token in line if token != "--debug"])
@@ -57,9 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return StorageError.exit_code
     except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        reason = error.strerror or str(error)
-        return _fail(StorageError(f"cannot read or write{where}: {reason}", "check the path and free space"), debug)
+        return _fail(storage_error(error), debug)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

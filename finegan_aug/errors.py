@@ -76,3 +76,9 @@ class RunLockedError(FineGANAugError, RuntimeError):
     """The output folder is in use by another process."""
 
     exit_code = 75
+
+
+def storage_error(error: OSError) -> StorageError:
+    """What the operating system refused, in our words."""
+    where = f" {error.filename}" if error.filename else ""
+    return StorageError(f"cannot read or write{where}: {error.strerror or error}", "check the path and free space")

@@ -28,9 +28,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:  # also a request to stop
         with contextlib.suppress(OSError):  # where the folder is a file, even this fails
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise StorageError(f"cannot write {path}: {error.strerror}", "free space or choose another --out") from error
 
 

@@ -263,8 +263,9 @@ def owned_run(
                 record.begin(run_dir)
         try:
             yield record
-        except SystemExit as error:
-            record.write("stopped", int(error.code or 0), "stopped on request; run the same command to go on")
+        except (SystemExit, KeyboardInterrupt) as error:
+            code = int(error.code or 0) if isinstance(error, SystemExit) else 130
+            record.write("stopped", code, "stopped on request; run the same command to go on")
             raise
         except BaseException as error:
             code = error.exit_code if isinstance(error, FineGANAugError) else 1

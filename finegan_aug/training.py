@@ -27,6 +27,7 @@ from finegan_aug.files import JSON
 from finegan_aug.grids import COLUMNS, save_grid, write_training_grids
 from finegan_aug.hard_negatives import hardest, mines
 from finegan_aug.identity import ensure_own, identity
+from finegan_aug.leaving import leaving_on_request
 from finegan_aug.losses import gradient_norm
 from finegan_aug.metrics_log import MetricsLog
 from finegan_aug.models.game import Terms
@@ -82,7 +83,8 @@ def train(
     config = config.resolve(len(manifest.classes))
     check_sizes(config, accelerator.num_processes, len(manifest.of("train")))
     settled = settled_values(config, manifest)
-    with StopRequest() as stop, owned_run(run_dir, accelerator, settled, manifest, overwrite=overwrite) as record:
+    owned = owned_run(run_dir, accelerator, settled, manifest, overwrite=overwrite)
+    with leaving_on_request(), owned as record:
         if log_with is not None:
             flat = {key: str(value) for key, value in config.to_json().items()}
             accelerator.init_trackers("finegan_aug", config=flat)
@@ -91,7 +93,8 @@ def train(
         stream = real_images(accelerator, config, manifest, run_dir)
         measures = config.choose_checkpoint == "kid" and accelerator.is_main_process
         distance = DistanceToPhotographs(config, stream.crops) if measures else None
-        _loop(accelerator, config, stream, run_dir, last, stop, record, distance)
+        with StopRequest() as stop:
+            _loop(accelerator, config, stream, run_dir, last, stop, record, distance)
         for tracker in accelerator.trackers:
             tracker.finish()  # not end_training(), which would also part the processes for whatever comes next
     return run_dir

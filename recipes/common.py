@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from finegan_aug.environment import prepare_environment
-from finegan_aug.errors import ConfigError, FineGANAugError
+from finegan_aug.errors import ConfigError, FineGANAugError, storage_error
+from finegan_aug.leaving import leaving_on_request
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,10 +36,12 @@ def run_recipe(main: Callable[[Sequence[str]], None]) -> int:
     line = sys.argv[1:]
     try:
         ensure_own_classifier()
-        main([token for token in line if token != "--debug"])
-    except FineGANAugError as error:
+        with leaving_on_request():
+            main([token for token in line if token != "--debug"])
+    except (FineGANAugError, OSError) as found:
         if "--debug" in line:
             raise
+        error = found if isinstance(found, FineGANAugError) else storage_error(found)
         print(f"error: {error.cause}\nfix: {error.remedy}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

@@ -1,0 +1,175 @@
+"""A request to stop, in whatever phase a job is: 143 at once, the folder says so, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from tiny_runs import assert_same_run, command_line, files, status
+
+from finegan_aug.leaving import leaving_on_request
+
+ROOT = Path(__file__).resolve().parents[1]
+# Asks its own process to stop where a phase begins, the first time that it does.
+SCRIPT = """
+import importlib, os, runpy, signal, sys, torch
+torch.set_num_threads(1)
+where, number = sys.argv[1].split(":"), int(sys.argv[2])
+owner = importlib.import_module(where[0])
+*path, name = where[1].split(".")
+for part in path:
+    owner = getattr(owner, part)
+inner, asked = getattr(owner, name), []
+def asking(*arguments, **options):
+    if not asked:
+        asked.append(True)
+        os.kill(os.getpid(), number)
+    return inner(*arguments, **options)
+setattr(owner, name, asking)
+sys.argv = sys.argv[3:]
+if sys.argv[0] == "finegan-aug":
+    from finegan_aug.cli import main
+    sys.exit(main(sys.argv[1:]))
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def stopped_at(
+    where: str, line: list[str], number: signal.Signals = signal.SIGTERM
+) -> subprocess.CompletedProcess[str]:
+    """The command, stopped at the first call of this function."""
+    started = time.monotonic()
+    script = [sys.executable, "-c", SCRIPT, where, str(int(number)), *line]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
+    assert time.monotonic() - started < 120
+    return done
+
+
+def typed(line: list[str]) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, torch; torch.set_num_threads(1); from finegan_aug.cli import main; "
+            "sys.exit(main(sys.argv[1:]))",
+            *line,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+TRAINING = [
+    ("finegan_aug.training:build_crops", signal.SIGTERM),
+    ("finegan_aug.training:training_labels", signal.SIGUSR1),
+    ("finegan_aug.training:write_training_grids", signal.SIGTERM),
+    ("finegan_aug.training:gradient_norm", signal.SIGUSR1),
+    ("finegan_aug.training_state:save_checkpoint", signal.SIGTERM),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("where", "number"), TRAINING, ids=lambda value: str(value).split(":")[-1])
+def test_training_leaves_at_a_request_in_every_phase_and_ends_in_the_same_bits(
+    trained_run: Path, toy_folder: Path, tmp_path: Path, where: str, number: signal.Signals
+) -> None:
+    line = command_line(toy_folder, tmp_path / "run")
+    done = stopped_at(where, ["finegan-aug", *line], number)
+    assert done.returncode == 143, done.stderr
+    told = status(tmp_path / "run")
+    assert (told["state"], told["exit_code"]) == ("stopped", 143)
+    assert not (tmp_path / "run" / "LOCK").exists()
+    typed(line)
+    assert_same_run(tmp_path / "run", trained_run)
+
+
+@pytest.mark.slow
+def test_synthesis_leaves_at_a_request_and_goes_on_to_the_same_files(trained_run: Path, tmp_path: Path) -> None:
+    sets = {name: ["synthesize", str(trained_run), "--out", str(tmp_path / name), "--per_class", "3"] for name in "ab"}
+    done = stopped_at("finegan_aug.synthesis:write_bytes", ["finegan-aug", *sets["a"]])
+    assert done.returncode == 143, done.stderr
+    for line in sets.values():
+        typed(line)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert not list((tmp_path / "a").rglob(".*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["finegan_aug.run_evaluation:fit_judge", "finegan_aug.run_evaluation:write_json"])
+def test_evaluation_leaves_at_a_request(trained_run: Path, tmp_path: Path, where: str) -> None:
+    run = Path(shutil.copytree(trained_run, tmp_path / "run"))
+    line = ["evaluate", str(run), "--samples", "24", "--judge_kimg", "0.1", "--no-clustering"]
+    done = stopped_at(where, ["finegan-aug", *line])
+    assert done.returncode == 143, done.stderr
+    assert not (run / "evaluation.json").exists()
+    typed(line)
+    assert (run / "evaluation.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["classifier.training:build_model", "classifier.training:write_bytes"])
+def test_a_classifier_leaves_at_a_request_and_ends_in_the_same_bits(
+    toy_folder: Path, tmp_path: Path, where: str
+) -> None:
+    def line(name: str) -> list[str]:
+        data = [
+            "--data",
+            str(toy_folder / "train"),
+            "--test-data",
+            str(toy_folder / "test"),
+            "--out",
+            str(tmp_path / name),
+        ]
+        small = ["--model", "test_efficientnet", "--resolution", "32", "--steps", "2"]
+        return ["recipes.train_classifier", *data, "--out", str(tmp_path / name), *small]
+
+    done = stopped_at(where, line("run"))
+    assert done.returncode == 143, done.stderr
+    assert not (tmp_path / "run" / "result.json").exists()
+    for name in ("run", "whole"):
+        again = subprocess.run(
+            [sys.executable, "-m", *line(name)], capture_output=True, text=True, timeout=240, check=False, cwd=ROOT
+        )
+        assert again.returncode == 0, again.stderr
+    run, whole = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "whole"))
+    assert run == whole
+
+
+def test_only_the_first_request_is_heard_and_the_handlers_come_back() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    tidied: list[bool] = []
+
+    def asked_twice() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            tidied.append(True)
+
+    with leaving_on_request(), pytest.raises(SystemExit) as left:
+        asked_twice()
+    assert (left.value.code, tidied) == (143, [True])
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
+def test_outside_the_main_thread_requests_stay_with_the_caller() -> None:
+    seen = []
+
+    def work() -> None:
+        with leaving_on_request():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGTERM)]
