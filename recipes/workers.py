@@ -6,9 +6,9 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.synchronize import Event
 from typing import TypeVar, TypeVarTuple
 
 Arguments = TypeVarTuple("Arguments")
@@ -22,32 +22,35 @@ def each(
 ) -> Iterator[tuple[int, Result]]:
     """Number and result of each task as it ends; with one job or one task in this process, one after another.
 
-    The first error ends the iteration; tasks that have not begun are left out. A worker whose parent was killed gets
-    SIGTERM: a training saves and stops, and nothing goes on unseen.
+    The first error ends the iteration; tasks that have not begun are left out. A worker whose parent is asked to stop,
+    or was killed, gets SIGTERM: a training saves and stops, and nothing goes on unseen.
     """
     if jobs == 1 or len(tasks) < 2:
         yield from ((number, function(*task)) for number, task in enumerate(tasks))
         return
     spawn = multiprocessing.get_context("spawn")
-    workers = ProcessPoolExecutor(min(jobs, len(tasks)), spawn, initializer=_begin, initargs=(os.getpid(),))
-    with workers as pool:
+    leaving = spawn.Event()
+    start = (os.getpid(), leaving)
+    with ProcessPoolExecutor(min(jobs, len(tasks)), spawn, initializer=_begin, initargs=start) as pool:
         futures = {pool.submit(function, *task): number for number, task in enumerate(tasks)}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                leaving.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _begin(parent: int) -> None:
+def _begin(parent: int, leaving: Event) -> None:
     import torch
 
     torch.set_num_threads(1)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(parent, leaving), daemon=True).start()
 
 
-def _leave_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(LOOK_SEC)
+def _leave_with(parent: int, leaving: Event) -> None:
+    while os.getppid() == parent and not leaving.wait(LOOK_SEC):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)

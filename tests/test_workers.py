@@ -51,8 +51,11 @@ def test_the_error_of_a_task_is_raised_here() -> None:
         list(each(failing, [(0,), (1,)], jobs=2))
 
 
-def test_workers_stop_as_if_asked_to_when_their_parent_was_killed(tmp_path: Path) -> None:
-    """A task notes its process and the SIGTERM it gets; the parent gets SIGKILL and can tell nobody."""
+@pytest.mark.parametrize(("asked", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+def test_workers_stop_when_their_parent_is_asked_to_and_when_it_was_killed(
+    tmp_path: Path, asked: signal.Signals, code: int
+) -> None:
+    """A task notes its process and the SIGTERM it gets; a parent that gets SIGKILL can tell nobody."""
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, signal, sys, time\n"
@@ -65,15 +68,17 @@ def test_workers_stop_as_if_asked_to_when_their_parent_was_killed(tmp_path: Path
         "    open(f'{folder}/began-{number}', 'w').close()\n"
         "    time.sleep(120)\n"
         "if __name__ == '__main__':\n"
-        "    list(each(task, [(sys.argv[1], 0), (sys.argv[1], 1)], jobs=2))\n"
+        "    from finegan_aug.leaving import leaving_on_request\n"
+        "    with leaving_on_request():\n"
+        "        list(each(task, [(sys.argv[1], 0), (sys.argv[1], 1)], jobs=2))\n"
     )
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     parent = subprocess.Popen([sys.executable, script, tmp_path], env={**os.environ, "PYTHONPATH": path})
     try:
         wait_for(tmp_path, "began-*")
     finally:
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
+        parent.send_signal(asked)
+        assert parent.wait(timeout=20) == code
     wait_for(tmp_path, "stopped-*")
 
 
