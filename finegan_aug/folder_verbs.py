@@ -9,7 +9,10 @@ from pathlib import Path
 from finegan_aug.errors import CheckpointError
 from finegan_aug.files import read_json
 from finegan_aug.options import build, parse_options
+from finegan_aug.run_folder import is_held
 from finegan_aug.verbs import PhotoOptions
+
+EXIT_KILLED = 137  # as of a process that got SIGKILL
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ def verify(argv: Sequence[str]) -> int:
     options = build(VerifyOptions, values)
     if options.status:
         status = read_json(options.run / "status.json")
+        if status["state"] == "running" and not is_held(options.run):
+            status |= {"state": "killed", "exit_code": EXIT_KILLED, "message": "run the same command to go on"}
         print(f"{status['state']} after {status['seen_images']} images {status['message']}".rstrip())
         return int(status["exit_code"] or 0)
     from finegan_aug.checkpoint import verify_run

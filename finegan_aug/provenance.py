@@ -14,6 +14,7 @@ from finegan_aug.lineage import UNLABELLED, Lineage, imagenet_parent, read_linea
 from finegan_aug.packaged import LITE0, LITE1, PackagedModel
 from finegan_aug.pseudo_labels import asks_teacher
 from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, read_rows, write_manifest
+from finegan_aug.trained import TrainedRun
 
 IMPORTED = "imported.json"  # in a run folder: files by which others began it, on photographs that are not known here
 
@@ -47,24 +48,18 @@ def _are_written(out_dir: Path, header: Header, rows: list[SyntheticRow], lineag
 
 
 def set_lineage(
-    run_dir: Path,
-    config: FineGANConfig,
-    manifest: Manifest,
-    checkpoint_sha256: str,
-    seen_images: int,
-    code_to_class: tuple[int, ...],
-    fraction: float | None,
-    pair: int | None,
+    run: TrainedRun, manifest: Manifest, code_to_class: tuple[int, ...], fraction: float | None, pair: int | None
 ) -> Lineage:
     """Every training image with its role: its label was used, it only told codes from classes, or it was looked at.
 
     The parents are the pretrained features that judged the generator, named its photographs or chose its checkpoint.
     """
+    config = run.config
     generator: JSON = {
         "kind": f"finegan {config.network}",
         "config_sha256": config_sha256(config),
-        "checkpoint_sha256": checkpoint_sha256,
-        "seen_images": seen_images,
+        "checkpoint_sha256": run.checkpoint_sha256,
+        "seen_images": run.seen_images,
     }
     train = manifest.of("train")
     with_label = ("gan_train",) if config.labels == "tied" else ("code_map", UNLABELLED)
@@ -78,7 +73,7 @@ def set_lineage(
         fraction=fraction,
         pair=pair,
         code_to_class=code_to_class,
-        parents=_imported_features(run_dir, config, manifest),
+        parents=_imported_features(run.folder, config, manifest),
     )
 
 

@@ -9,18 +9,22 @@ import socket
 import time
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from finegan_aug.errors import CheckpointError, DataError, RunLockedError, StorageError
 from finegan_aug.files import JSON, read_json, write_json
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
 
 @contextmanager
 def run_lock(run_dir: Path) -> Iterator[None]:
-    """Hold the folder for this process alone, and remove what killed processes left in `checkpoints`.
+    """Hold the folder for this process alone, and remove what killed processes left half written.
 
     The lock is the operating system's, so that it ends with its process; LOCK beside it says who holds it.
 
@@ -51,10 +55,35 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         for pattern in (".tmp-*", ".trash-*"):
             for left in (run_dir / "checkpoints").glob(pattern):
                 shutil.rmtree(left, ignore_errors=True)
+        for left in run_dir.rglob(".*.tmp"):
+            left.unlink(missing_ok=True)
         yield
     finally:
         note.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def held_together(folder: Path, state: PartialState) -> Iterator[None]:
+    """The first of the processes that were launched together holds the folder for all; none goes on before it does.
+
+    Raises:
+        RunLockedError, StorageError: as of `run_lock`.
+    """
+    with run_lock(folder) if state.is_main_process else nullcontext():
+        state.wait_for_everyone()
+        yield
+
+
+def is_held(run_dir: Path) -> bool:
+    """Whether a process works in the folder at this moment."""
+    lock = FileLock(run_dir / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except (Timeout, OSError, NotImplementedError):
+        return True
+    lock.release()
+    return False
 
 
 def _holder(note: Path) -> JSON:

@@ -29,6 +29,7 @@ from finegan_aug.preparation import launched
 from finegan_aug.progress import Progress
 from finegan_aug.provenance import IMPORTED, config_sha256, set_lineage, write_records
 from finegan_aug.randomness import normals, seed_for, uniforms
+from finegan_aug.run_folder import held_together
 from finegan_aug.synthetic import Header, SyntheticRow, encode, file_name
 from finegan_aug.trained import open_run
 
@@ -96,6 +97,7 @@ def synthesize(
         CheckpointError: no good checkpoint.
         ConfigError: the folder holds a set made with other settings.
         DataError: a class has no code.
+        RunLockedError: another process writes the set.
     """
     run_dir, out_dir = Path(run_dir), Path(out_dir)
     run = open_run(run_dir)
@@ -108,41 +110,40 @@ def synthesize(
     background = background or ("random" if config.judges_background else "tied")
     canvas_px = (canvas_px or config.resolution) if placement == "frame" else config.resolution
     settings = SynthesisSettings(run.checkpoint_sha256, per_class, seed, image_format, background, placement, canvas_px)
-    _settle(settings, out_dir)
-    classes = manifest.classes if manifest else tuple(read_json(run_dir / "config.json")["classes"])
-    codes, code_to_class = _codes_by_class(config, run_dir, seen=manifest is not None)
-    places = object_places(manifest, config.boxes) if manifest and placement == "frame" else None
     state = launched()
-    generator = run.generator.to(state.device)
+    with held_together(out_dir, state):
+        _settle(settings, out_dir)
+        classes = manifest.classes if manifest else tuple(read_json(run_dir / "config.json")["classes"])
+        codes, code_to_class = _codes_by_class(config, run_dir, seen=manifest is not None)
+        places = object_places(manifest, config.boxes) if manifest and placement == "frame" else None
+        generator = run.generator.to(state.device)
 
-    # Every process draws its share of the blocks; whatever lies in the folder already is not drawn again.
-    blocks = [(label, first) for label in range(len(codes)) for first in range(0, per_class, BLOCK)]
-    mine = blocks[state.process_index :: state.num_processes]
+        # Every process draws its share of the blocks; whatever lies in the folder already is not drawn again.
+        blocks = [(label, first) for label in range(len(codes)) for first in range(0, per_class, BLOCK)]
+        mine = blocks[state.process_index :: state.num_processes]
 
-    def draw(label: int, first: int) -> Pictures:
-        latents = draw_latents(config, codes[label], label, first, settings)
-        return _draw(generator, latents, places, settings, label, first)
+        def draw(label: int, first: int) -> Pictures:
+            latents = draw_latents(config, codes[label], label, first, settings)
+            return _draw(generator, latents, places, settings, label, first)
 
-    with Progress(len(blocks) * BLOCK / 1000, label="kimg", enabled=state.is_main_process) as progress:
-        for done in _write_blocks(mine, classes, settings, out_dir, draw):
-            progress.advance_to(done * BLOCK * state.num_processes / 1000)
-    state.wait_for_everyone()
+        with Progress(len(blocks) * BLOCK / 1000, label="kimg", enabled=state.is_main_process) as progress:
+            for done in _write_blocks(mine, classes, settings, out_dir, draw):
+                progress.advance_to(done * BLOCK * state.num_processes / 1000)
+        state.wait_for_everyone()
 
-    if state.is_main_process:
-        rows = [
-            row
-            for label, first in blocks
-            for row in _rows(config, classes, codes[label], label, first, settings, out_dir)
-        ]
-        made_with = {**asdict(settings), "config_sha256": config_sha256(config)}
-        header = Header(classes, canvas_px, image_format, made_with)
-        lineage = None
-        if manifest and not imported:
-            lineage = set_lineage(
-                run_dir, config, manifest, run.checkpoint_sha256, run.seen_images, code_to_class, fraction, pair
+        if state.is_main_process:
+            rows = [
+                row
+                for label, first in blocks
+                for row in _rows(config, classes, codes[label], label, first, settings, out_dir)
+            ]
+            header = Header(
+                classes, canvas_px, image_format, {**asdict(settings), "config_sha256": config_sha256(config)}
             )
-        write_records(out_dir, header, rows, lineage)
-    state.wait_for_everyone()
+            known = None if imported else manifest
+            lineage = set_lineage(run, known, code_to_class, fraction, pair) if known else None
+            write_records(out_dir, header, rows, lineage)
+        state.wait_for_everyone()
     return out_dir
 
 

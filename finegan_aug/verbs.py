@@ -226,21 +226,23 @@ def filter(argv: Sequence[str]) -> int:
     options = build(FilterOptions, values)
     manifest = load(data)
     from finegan_aug.data.budget import budget
+    from finegan_aug.run_folder import run_lock
     from finegan_aug.teacher import filter_with_teacher
 
     if options.fraction < 1:
         manifest = budget(manifest, options.fraction, pair=options.pair, unlabelled="keep")
-    counts = filter_with_teacher(
-        options.synthetic,
-        manifest,
-        boxes=options.boxes,
-        teacher=options.teacher,
-        teacher_kimg=options.teacher_kimg,
-        seed=options.seed,
-        top_k=options.top_k,
-        drop_lowest_confidence=options.drop_lowest_confidence,
-        max_confidence=options.max_confidence,
-    )
+    with run_lock(options.synthetic):
+        counts = filter_with_teacher(
+            options.synthetic,
+            manifest,
+            boxes=options.boxes,
+            teacher=options.teacher,
+            teacher_kimg=options.teacher_kimg,
+            seed=options.seed,
+            top_k=options.top_k,
+            drop_lowest_confidence=options.drop_lowest_confidence,
+            max_confidence=options.max_confidence,
+        )
     dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items() if count)
     print(f"{options.synthetic}: {counts.kept} of {counts.total} images kept; dropped: {dropped or 'none'}")
     return 0

@@ -23,10 +23,12 @@ from finegan_aug.files import read_json, sha256_file, write_json
 from finegan_aug.filtering import filter_synthetic
 from finegan_aug.grids import to_uint8
 from finegan_aug.lineage import check_lineage, imagenet_parent, read_lineage, write_lineage
+from finegan_aug.models.finegan import Generator
 from finegan_aug.provenance import set_lineage
 from finegan_aug.synthesis import BLOCK, SynthesisSettings, draw_latents, load_generator, synthesize
 from finegan_aug.synthetic import read_rows
 from finegan_aug.synthetic_index import open_index
+from finegan_aug.trained import TrainedRun
 from finegan_aug.training import train
 
 
@@ -107,7 +109,8 @@ def test_the_lineage_names_the_pretrained_features_that_had_a_part_in_the_traini
 
     def parents(manifest: Manifest, **values: str) -> list[tuple[str, str]]:
         config = tiny_config(**values).resolve(12)
-        found = set_lineage(tmp_path, config, manifest, "c" * 64, 80, tuple(range(12)), None, None).parents
+        run = TrainedRun(tmp_path, config, Generator(config), "c" * 64, 80)
+        found = set_lineage(run, manifest, tuple(range(12)), None, None).parents
         assert all((p["kind"], p["data"]) == ("pretrained features", "ImageNet") for p in found)
         assert all(p["name"] == f"tf_efficientnet_lite{int(p['used_by'] == 'choice')}" for p in found)
         return [(p["used_by"], p["sha256"][0]) for p in found]
