@@ -17,6 +17,7 @@ Norm = Literal["batch", "group", "none"]
 Precision = Literal["auto", "fp32", "bf16"]
 WithoutBoxes = Literal["skip", "border"]
 Judge = Literal["trunk", "projected"]
+OnNonfinite = Literal["stop", "rollback"]
 Choice = Literal["last", "kid"]
 Knowledge = Literal["own", "packaged"]  # learned from these photographs alone, or on top of ImageNet features
 
@@ -93,6 +94,7 @@ class FineGANConfig:
     precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it, else fp32
     compile_backend: str | None = None  # torch.compile the networks with this backend, such as inductor; None: off
     seed: int = 0
+    on_nonfinite: OnNonfinite = "stop"  # or go on from the last checkpoint with other noise, three times at most
 
     log_kimg: float = 0.5  # between lines of metrics.jsonl
     grid_kimg: float = 20.0  # between image grids
@@ -111,7 +113,7 @@ class FineGANConfig:
             )
         words = {"labels": Labels, "boxes": Boxes, "d_norm": Norm, "precision": Precision}
         words |= {"background_without_boxes": WithoutBoxes, "judge": Judge, "teacher": Knowledge}
-        words |= {"choose_checkpoint": Choice}
+        words |= {"choose_checkpoint": Choice, "on_nonfinite": OnNonfinite}
         for name, kind in words.items():
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(

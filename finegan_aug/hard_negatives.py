@@ -42,7 +42,7 @@ def hardest(game: FineGAN, positions: range, device: torch.device) -> tuple[Tens
     """
     config, count = game.config, len(positions)
     numbers = range(CANDIDATES * positions.start, CANDIDATES * positions.stop)
-    z, child = (t.to(device) for t in game.sample_codes(numbers, seed_for(config.seed, "hard negatives")))
+    z, child = (t.to(device) for t in game.sample_codes(numbers, seed_for(game.noise_seed, "hard negatives")))
     surprisal = []
     # An autocast of its own: torch 2.9 keeps weights that were cast without gradient until it is left, and the
     # update would not teach them (pytorch issue 112583).

@@ -22,7 +22,14 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from finegan_aug import __version__
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest, write_manifest
-from finegan_aug.errors import CheckpointError, ConfigError, FineGANAugError, StorageError, WorldSizeError
+from finegan_aug.errors import (
+    CheckpointError,
+    ConfigError,
+    FineGANAugError,
+    NonFiniteError,
+    StorageError,
+    WorldSizeError,
+)
 from finegan_aug.files import JSON, read_json, write_json
 from finegan_aug.packaged import LITE1, packaged_sha256
 from finegan_aug.randomness import seed_for
@@ -32,6 +39,7 @@ from finegan_aug.run_folder import ensure_same_config, run_lock, write_status
 FREE_ON_RESUME = frozenset(
     {"version", *(f"config.{key}" for key in ("total_kimg", "log_kimg", "grid_kimg", "checkpoint_kimg"))}
     | {"config.keep_checkpoints", "config.compile_backend", "config.choose_checkpoint", "choice_sha256"}
+    | {"config.on_nonfinite"}
 )
 # What decides the shape of the generator: all that an imported one settles for the training that goes on from it.
 _OF_THE_SHAPE = ("network", "resolution", "width", "z_dim", "num_children", "num_parents", "child_to_parent")
@@ -197,6 +205,7 @@ class RunRecord:
         self.settled = settled
         self.run_dir: Path | None = None
         self.seen_images = 0
+        self.rollbacks = 0  # how often a number that was not finite has set the run back
 
     def begin(self, run_dir: Path) -> None:
         """The folder is this run's: from here on its status is told."""
@@ -220,6 +229,8 @@ def all_or_none(accelerator: Accelerator) -> Iterator[None]:
     broadcast(code)
     if failed is not None:
         raise failed
+    if int(code) == NonFiniteError.exit_code:
+        raise NonFiniteError("every process must hold finite numbers, found another in the first", "see what that says")
     if int(code):
         raise SystemExit(int(code))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from finegan_aug.errors import NonFiniteError
 from finegan_aug.files import JSON
@@ -26,18 +29,21 @@ class TermSums:
         self.total = values if self.total is None else self.total + values
         self.count += 1
 
-    def mean(self, accelerator: Accelerator, seen_images: int) -> dict[str, float]:
+    def mean(self, accelerator: Accelerator, seen_images: int, networks: Mapping[str, nn.Module]) -> dict[str, float]:
         """Mean of each term over steps and processes since the last call.
 
+        Args:
+            networks: where to look for what became not a number first.
+
         Raises:
-            NonFiniteError: on all processes alike, naming the first term that is not a number.
+            NonFiniteError: on all processes alike, naming the first term that is not a number, and the first tensor.
         """
         assert self.total is not None
         means = accelerator.reduce(self.total / self.count, reduction="mean").tolist()
         self.total, self.count = None, 0
-        return self._finite(means, seen_images)
+        return self._finite(means, seen_images, networks)
 
-    def pending(self, accelerator: Accelerator, seen_images: int) -> JSON | None:
+    def pending(self, accelerator: Accelerator, seen_images: int, networks: Mapping[str, nn.Module]) -> JSON | None:
         """What no line has yet, the sums of every process; None where there is nothing.
 
         Raises:
@@ -47,7 +53,7 @@ class TermSums:
             return None
         totals = accelerator.gather(self.total[None]).tolist()
         for total in totals:
-            self._finite(total, seen_images)
+            self._finite(total, seen_images, networks)
         return {"names": self.names, "count": self.count, "totals": totals}
 
     def restore(self, pending: JSON | None, accelerator: Accelerator) -> None:
@@ -59,11 +65,22 @@ class TermSums:
         self.total = totals[accelerator.process_index] if same else totals.mean(dim=0)
         self.names, self.count = pending["names"], pending["count"]
 
-    def _finite(self, values: list[float], seen_images: int) -> dict[str, float]:
+    def _finite(self, values: list[float], seen_images: int, networks: Mapping[str, nn.Module]) -> dict[str, float]:
         for name, value in zip(self.names, values, strict=True):
-            if value != value or abs(value) == float("inf"):
+            if not math.isfinite(value):
+                tensor = first_non_finite(networks)
                 raise NonFiniteError(
-                    f"loss terms must be finite, found {name} = {value} before image {seen_images}",
-                    "lower --lr and start anew with --overwrite or another --out; the last checkpoint is kept",
+                    f"loss terms must be finite, found {name} = {value} before image {seen_images}"
+                    + (f" and {tensor}" if tensor else ""),
+                    "lower --lr, or go on with other noise by --on-nonfinite rollback; the last checkpoint is kept",
                 )
         return dict(zip(self.names, values, strict=True))
+
+
+def first_non_finite(networks: Mapping[str, nn.Module]) -> str | None:
+    """The first weight or buffer that holds a NaN or infinity, as "NaN or infinity in generator.child.mask.weight"."""
+    for name, network in networks.items():
+        for key, tensor in network.state_dict().items():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                return f"NaN or infinity in {name}.{key}"
+    return None

@@ -22,7 +22,7 @@ from finegan_aug.data.folder import load_data
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.stream import RealStream
 from finegan_aug.ema import ema_decay, update_ema
-from finegan_aug.errors import StorageError
+from finegan_aug.errors import NonFiniteError, StorageError
 from finegan_aug.files import JSON
 from finegan_aug.grids import COLUMNS, save_grid, write_training_grids
 from finegan_aug.hard_negatives import hardest, mines
@@ -48,6 +48,7 @@ from finegan_aug.term_sums import TermSums
 from finegan_aug.training_state import TrainingState
 
 MAX_FAILED_SAVES = 3
+MAX_ROLLBACKS = 3
 
 
 def train(
@@ -94,7 +95,17 @@ def train(
         measures = config.choose_checkpoint == "kid" and accelerator.is_main_process
         distance = DistanceToPhotographs(config, stream.crops) if measures else None
         with StopRequest() as stop:
-            _loop(accelerator, config, stream, run_dir, last, stop, record, distance)
+            finished = False
+            while not finished:
+                try:
+                    _loop(accelerator, config, stream, run_dir, last, stop, record, distance)
+                    finished = True
+                except NonFiniteError as error:
+                    if config.on_nonfinite == "stop" or record.rollbacks == MAX_ROLLBACKS:
+                        raise
+                    record.rollbacks += 1
+                    warnings.warn(f"{error.cause}: going back, with other noise", RuntimeWarning, stacklevel=2)
+                    last = latest_checkpoint(run_dir)
         for tracker in accelerator.trackers:
             tracker.finish()  # not end_training(), which would also part the processes for whatever comes next
     return run_dir
@@ -139,8 +150,10 @@ def _loop(
         step, spent_sec, metrics_bytes = saved["step"], saved["spent_sec"], saved["metrics_bytes"]
         sums.restore(saved.get("terms"), accelerator)
         record.seen_images = saved["seen_images"]
+        record.rollbacks = max(record.rollbacks, saved.get("rollbacks", 0))
     elif main:
         _draw(state.average, run_dir, "init", config)
+    game.renew_noise(record.rollbacks)
     metrics = MetricsLog(run_dir / "metrics.jsonl", metrics_bytes) if main else None
     batch, half = config.batch_size, config.precision == "bf16"
     per_process = batch // accelerator.num_processes
@@ -197,8 +210,8 @@ def _loop(
             progress.advance_to(seen / 1000)
             if not (log or draw):
                 continue
-            row = sums.mean(accelerator, seen) if log else {}
-            terms = sums.pending(accelerator, seen) if save else None
+            row = sums.mean(accelerator, seen, state.plain) if log else {}
+            terms = sums.pending(accelerator, seen, state.plain) if save else None
             with all_or_none(accelerator):
                 if due and distance is not None:  # who asks to stop elsewhere waits for the checkpoint alone
                     row["kid"] = distance.kid(state.average)
@@ -211,6 +224,7 @@ def _loop(
                 if save and metrics is not None:
                     numbers: JSON = {"seen_images": seen, "spent_sec": spent_sec, "terms": terms}
                     numbers["identity"] = identity(record.settled, accelerator.num_processes)
+                    numbers |= {"rollbacks": record.rollbacks} if record.rollbacks else {}
                     numbers |= {"kid": row["kid"]} if "kid" in row else {}
                     failed_saves = _save(state, config, run_dir, step, metrics, numbers, failed_saves, final=ending)
                     record.seen_images = record.seen_images if failed_saves else seen

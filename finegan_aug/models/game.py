@@ -61,6 +61,7 @@ class FineGAN:
 
     def __init__(self, config: FineGANConfig) -> None:
         self.config = config
+        self.noise_seed = config.seed  # of codes, noise and augmentation of generated images
         self.tied = config.labels == "tied"
         self.geometry = patch_geometry(config.resolution)
         with torch.random.fork_rng(devices=[]):
@@ -80,6 +81,11 @@ class FineGAN:
                 stages, seed = packaged_stages(), seed_for(config.seed, "frozen features")
                 self.features = FrozenFeatures(stages, config.judged_px, seed)
         self.child_to_parent = torch.tensor(config.child_to_parent, dtype=torch.int64)
+
+    def renew_noise(self, rollbacks: int) -> None:
+        """Other noise for the same photographs, after a run was set back so many times; 0: that of the seed."""
+        seed = self.config.seed
+        self.noise_seed = seed_for(seed, "rollback", rollbacks) if rollbacks else seed
 
     def networks(self) -> dict[str, nn.Module]:
         """Name to network: what is trained, saved and moved to the device."""
@@ -129,7 +135,7 @@ class FineGAN:
             seed: of another stream than that of the run.
         """
         config = self.config
-        seed = config.seed if seed is None else seed
+        seed = self.noise_seed if seed is None else seed
         z = normals(seed_for(seed, "latent"), list(positions), config.z_dim)
         draw = deal_codes if config.balanced_codes else uniform_codes
         share = 2 if config.spread_weight > 0 else 1  # neighbours that have one code, to be compared
@@ -142,16 +148,16 @@ class FineGAN:
         """One generator forward in training mode, with the draws of its augmentation."""
         config, grid = self.config, None
         if config.boxes == "none" and config.warp:
-            u = torch.from_numpy(uniforms(seed_for(config.seed, "warp"), list(positions), 4)).float()
+            u = torch.from_numpy(uniforms(seed_for(self.noise_seed, "warp"), list(positions), 4)).float()
             grid = random_grid(u.to(z.device), config.resolution)
         parent = self.child_to_parent.to(child.device)[child]
-        draws = uniforms(seed_for(config.seed, "diffaug", "fake"), list(positions), DRAWS_PER_IMAGE)
+        draws = uniforms(seed_for(self.noise_seed, "diffaug", "fake"), list(positions), DRAWS_PER_IMAGE)
         fake = FakeBatch(self.generator(z, child, parent, grid=grid), child, parent, torch.from_numpy(draws).to(z))
         share = config.free_parent_share
         again = [i for i, place in enumerate(positions) if int((place + 1) * share) > int(place * share)]
         if not again:
             return fake
-        u = torch.from_numpy(uniforms(seed_for(config.seed, "free parents"), [positions[i] for i in again], 1))
+        u = torch.from_numpy(uniforms(seed_for(self.noise_seed, "free parents"), [positions[i] for i in again], 1))
         freed = (u[:, 0] * (config.num_parents or 0)).long().to(parent)
         moved = None if grid is None else grid[again]
         return fake._replace(freed=self.generator(z[again], child[again], freed, grid=moved))
