@@ -272,6 +272,7 @@ train_classifier(config, data, Path(sys.argv[1]), classes=data.classes)
 
 
 @pytest.mark.slow
+@pytest.mark.sockets
 def test_two_processes_share_the_batch(tmp_path: Path) -> None:
     """Not bit for bit, since BatchNorm sees halves of the batch; but one run folder, and the mean loss of both."""
     script = tmp_path / "two.py"
