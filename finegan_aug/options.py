@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import math
+import os
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -21,6 +23,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser
 
 from finegan_aug.config_files import find_config, read_config
+from finegan_aug.data.outside import shown
 from finegan_aug.errors import ConfigError
 
 Values = dict[str, Any]
@@ -53,6 +56,10 @@ def parse_options(
     wanted = line.pop("config", None)
     written = {} if wanted is None else _parse_file(parser, find_config(wanted), fields, section)
     written.update(line)
+    for name, value in written.items():
+        for number in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{name} must be a finite number, got {number}", "write a number such as 0.5")
     return [{f.name: written[f.name] for f in dataclasses.fields(s) if f.name in written} for s in shapes]
 
 
@@ -139,7 +146,7 @@ def _spelling(token: str, known: set[str], fields: dict[str, Any]) -> str:
     if head.startswith("--") and (name in known or (name != plain and fields.get(plain) is bool)):
         return _option(name) + equals + value
     best = _option(nearest(name, sorted(known - {"help"})))
-    raise ConfigError(f"unknown option {head}; the nearest is {best}", f"write {best}, or see --help")
+    raise ConfigError(f"unknown option {shown(head)[1:-1]}; the nearest is {best}", f"write {best}, or see --help")
 
 
 def _parse_line(parser: ArgumentParser, argv: Sequence[str], fields: dict[str, Any], prog: str) -> Values:
@@ -176,7 +183,9 @@ def _parse_file(parser: ArgumentParser, path: Path, fields: dict[str, Any], sect
     for name, value in read_config(path, section).items():
         if name not in fields:
             best = nearest(name, list(fields))
-            raise ConfigError(f"unknown key {name!r} in {path}; the nearest is {best!r}", f"write {best} or remove it")
+            raise ConfigError(
+                f"unknown key {shown(name)} in {path}; the nearest is {best!r}", f"write {best} or remove it"
+            )
         values.update(_check(parser, name, value, fields, str(path)))
     return values
 
@@ -184,7 +193,7 @@ def _parse_file(parser: ArgumentParser, path: Path, fields: dict[str, Any], sect
 def _check(parser: ArgumentParser, name: str, value: object, fields: dict[str, Any], where: str) -> Values:
     """The value converted to the type of its field."""
     refusal = _wrong_type(f"{name} in {where}", fields[name], value, f"correct {name} in {where}")
-    if value is None and NoneType not in get_args(fields[name]):
+    if (value is None and NoneType not in get_args(fields[name])) or not _is_text(value):
         raise refusal
     try:
         return {name: parser.parse_object({name: value}, defaults=False).as_dict()[name]}
@@ -192,8 +201,20 @@ def _check(parser: ArgumentParser, name: str, value: object, fields: dict[str, A
         raise refusal from error
 
 
+def _is_text(value: object) -> bool:
+    """Whether the operating system takes it, or what a list holds, as text: no NUL, which ends text there, and no half
+    of a character. Lists within lists are left to the check of types."""
+    if isinstance(value, list):
+        return all(_is_text(item) for item in value if isinstance(item, str))
+    try:
+        return not isinstance(value, str) or b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
 def _wrong_type(what: str, kind: Any, value: object, remedy: str) -> ConfigError:
-    return ConfigError(f"{what} must be {_kind(kind)}, got {value}", remedy)
+    found = shown(value)[1:-1] if isinstance(value, str) else shown(value)
+    return ConfigError(f"{what} must be {_kind(kind)}, got {found}", remedy)
 
 
 def _kind(kind: Any) -> str:

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_pictures import lying_bmp, lying_gif, lying_jpeg, lying_png, lying_tiff, lying_webp
 from PIL import Image
 
 from finegan_aug.data.decode import ImageError, decode, decode_with_notes
@@ -61,6 +63,31 @@ def test_jpeg_colour_spaces_keep_the_mean_colour(tmp_path: Path, mode: str) -> N
     expected = (124, 124, 124) if mode == "L" else (200, 100, 50)
     mean = np.asarray(decode(saved(tmp_path / "a.jpg", flat, quality=95))).mean((0, 1))
     np.testing.assert_allclose(mean, expected, atol=2)
+
+
+def ycck(cyan: int, magenta: int, yellow: int, black: int) -> bytes:
+    """A flat JPEG in YCCK: Pillow writes four channels as they are, and the marker of Adobe is changed by hand.
+
+    Adobe stores inks inverted, and YCCK holds Y, Cb, Cr of the inverted inks (libjpeg, jdcolor.c, ycck_cmyk_convert).
+    """
+    y, cb, cr = Image.new("RGB", (1, 1), (cyan, magenta, yellow)).convert("YCbCr").getpixel((0, 0))  # type: ignore[misc]
+    stream = io.BytesIO()
+    Image.new("CMYK", (16, 16), (255 - y, 255 - cb, 255 - cr, black)).save(stream, "JPEG", quality=100, subsampling=0)
+    data = bytearray(stream.getvalue())
+    at = data.index(b"Adobe") + 11
+    assert data[at] == 0  # CMYK
+    data[at] = 2  # YCCK
+    return bytes(data)
+
+
+@pytest.mark.parametrize("inks", [(55, 155, 205, 0), (55, 155, 205, 51), (0, 0, 0, 0), (0, 0, 0, 255), (255, 0, 0, 0)])
+def test_ycck_gives_the_colours_of_its_inks(tmp_path: Path, inks: tuple[int, int, int, int]) -> None:
+    """Known answer: each of red, green and blue is what its ink and black let pass."""
+    (tmp_path / "a.jpg").write_bytes(ycck(*inks))
+    image, notes, kind = decode_with_notes(tmp_path / "a.jpg")
+    expected = [(255 - ink) * (255 - inks[3]) / 255 for ink in inks[:3]]
+    np.testing.assert_allclose(np.asarray(image).mean((0, 1)), expected, atol=2)
+    assert (notes, kind) == ((), "JPEG CMYK")
 
 
 def test_alpha_lies_over_white_in_every_form(tmp_path: Path) -> None:
@@ -126,6 +153,23 @@ def test_of_several_frames_the_first_is_used_and_a_warning_says_so(tmp_path: Pat
     with pytest.warns(UserWarning, match=r"W101 .* the file has several frames, the first is used"):
         image = decode(path)
     np.testing.assert_allclose(np.asarray(image)[4, 4], (255, 0, 0), atol=4)
+
+
+def test_damage_behind_the_first_frame_does_no_harm(tmp_path: Path) -> None:
+    """Cut anywhere behind the first image of an animation: Pillow then raises IndexError, struct.error and others."""
+    first, second = Image.new("RGB", (8, 8), "red"), photo(8, 8)
+    saved(tmp_path / "one.gif", first)
+    whole = saved(tmp_path / "two.gif", first, save_all=True, append_images=[second]).read_bytes()
+    alone = len((tmp_path / "one.gif").read_bytes())
+    seen = 0
+    for length in range(alone, len(whole)):
+        path = tmp_path / "cut.gif"
+        path.write_bytes(whole[:length])
+        image, notes, _ = decode_with_notes(path)
+        assert np.asarray(image)[4, 4].tolist() == [255, 0, 0]
+        assert notes in ((), (f"W101 {path}: the file has several frames, the first is used",))
+        seen += bool(notes)
+    assert seen > 20
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -215,13 +259,27 @@ def test_a_missing_file_and_a_broken_link_are_refused(tmp_path: Path) -> None:
         assert refused(tmp_path / name).code == "E106"
 
 
-BOMBS = {
-    "100 Mpx": ((10_000, 10_000), "E104", "an image must have at most 64 Mpx, found 100 Mpx"),
-    "196 Mpx": ((14_000, 14_000), "E104", "an image must have at most 64 Mpx, found"),
-    "strip": ((10_000_000, 1), "E104", "a side must be at most 20,000 px, found 10000000 x 1"),
-    "thin": ((2, 3000), "E104", "the sides must differ at most 50-fold, found 2 x 3000"),
-    "iCCP": ((4, 1), "E103", "Decompressed data too large"),
-    "zTXt": ((4, 1), "E103", "Decompressed data too large"),
+def compressed_block(kind: bytes) -> bytes:
+    """A small PNG with a text or profile of 200 MiB."""
+    block = chunk(kind, b"name\0\0" + zlib.compress(bytes(200 * 2**20), 1))
+    return png(4, 1, 8, 2, zlib.compress(bytes(20_000)), block)
+
+
+BOMBS: dict[str, tuple[Callable[[], bytes], str, str]] = {
+    "PNG 100 Mpx": (lambda: lying_png(10_000, 10_000), "E104", "an image must have at most 64 Mpx, found 100 Mpx"),
+    "PNG 196 Mpx": (lambda: lying_png(14_000, 14_000), "E104", "an image must have at most 64 Mpx, found"),
+    "GIF 100 Mpx": (lambda: lying_gif(10_000, 10_000), "E104", "an image must have at most 64 Mpx, found 100 Mpx"),
+    "GIF 4 Gpx": (lambda: lying_gif(65_535, 65_535), "E104", "an image must have at most 64 Mpx, found"),
+    "TIFF 100 Mpx": (lambda: lying_tiff(10_000, 10_000), "E104", "an image must have at most 64 Mpx, found 100 Mpx"),
+    "TIFF 4 Epx": (lambda: lying_tiff(2**31 - 1, 2**31 - 1), "E104", "an image must have at most 64 Mpx, found"),
+    "WEBP 169 Mpx": (lambda: lying_webp(13_000, 13_000), "E104", "an image must have at most 64 Mpx, found 169 Mpx"),
+    "WEBP 268 Mpx": (lambda: lying_webp(16_383, 16_383), "E104", "an image must have at most 64 Mpx, found"),
+    "BMP 100 Mpx": (lambda: lying_bmp(10_000, 10_000), "E104", "an image must have at most 64 Mpx, found 100 Mpx"),
+    "JPEG 100 Mpx": (lambda: lying_jpeg(10_000, 10_000), "E104", "an image must have at most 64 Mpx, found 100 Mpx"),
+    "strip": (lambda: lying_png(10_000_000, 1), "E104", "a side must be at most 20,000 px, found 10000000 x 1"),
+    "thin": (lambda: lying_png(2, 3000), "E104", "the sides must differ at most 50-fold, found 2 x 3000"),
+    "iCCP": (lambda: compressed_block(b"iCCP"), "E103", "Decompressed data too large"),
+    "zTXt": (lambda: compressed_block(b"zTXt"), "E103", "Decompressed data too large"),
 }
 MEASURE = """
 import sys, time, warnings
@@ -241,10 +299,9 @@ except ImageError as error:
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused_in_little_time_and_memory(tmp_path: Path, name: str) -> None:
     """In a process of its own, because a peak once reached hides all later ones."""
-    (width, height), code, words = BOMBS[name]
-    extra = chunk(name.encode(), b"name\0\0" + zlib.compress(bytes(200 * 2**20), 1)) if code == "E103" else b""
+    make, code, words = BOMBS[name]
     path = tmp_path / "bomb.png"
-    path.write_bytes(png(width, height, 8 if extra else 1, 2 if extra else 0, zlib.compress(bytes(20_000)), extra))
+    path.write_bytes(make())
     good = saved(tmp_path / "good.png", photo())
     run = subprocess.run([sys.executable, "-c", MEASURE, good, path], capture_output=True, text=True, check=True)
     cause, seconds, mebibytes = run.stdout.splitlines()

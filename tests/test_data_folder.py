@@ -104,6 +104,31 @@ def test_wrong_boxes_name_their_image_or_line(photos: Path, tmp_path: Path, row:
     assert words in caught.value.cause
 
 
+def test_a_line_of_cub_without_a_path_is_named(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "cub").mkdir()
+    (tmp_path / "cub" / "images.txt").write_text("1 ant/0000.png\n2\n")
+    (tmp_path / "cub" / "bounding_boxes.txt").write_text("1 4 5 16 25\n")
+    with pytest.raises(DataError) as caught:
+        scan(photos, boxes=tmp_path / "cub")
+    assert caught.value.cause == f"{tmp_path / 'cub' / 'images.txt'} line 2: must be `number path`, found '2'"
+    assert caught.value.remedy == "restore the file from its download"
+
+
+def test_of_a_name_without_end_the_beginning_is_shown(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "cub").mkdir()
+    (tmp_path / "cub" / "images.txt").write_text("1 ant/0000.png\n")
+    (tmp_path / "cub" / "bounding_boxes.txt").write_text(f"{'9' * 10_000} 4 5 16 25\n")
+    (tmp_path / "boxes.csv").write_text("path,x1,y1,x2,y2\n" + f"{'a' * 10_000},4,5,16,25\n" * 2)
+    for source, words in (
+        ("cub", f"image {'9' * 78} is not in images.txt"),
+        ("boxes.csv", f"'{'a' * 79} has two boxes"),
+    ):
+        with pytest.raises(DataError) as caught:
+            scan(photos, boxes=tmp_path / source)
+        assert words in caught.value.cause
+        assert len(caught.value.cause) < 500
+
+
 def test_a_box_beyond_the_edge_by_rounding_is_clipped(photos: Path, tmp_path: Path) -> None:
     names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))]
     (tmp_path / "b.csv").write_text("path,x,y,w,h\n" + "".join(f"{n},0,0,48.6,36.6\n" for n in names))
@@ -252,6 +277,36 @@ def test_class_names_are_composed_and_twins_in_case_are_noted(photos: Path) -> N
     assert manifest.classes == ("Bee", "ant", "bee", "caf\u00e9")
     assert any("W205 bee: the class names Bee and bee differ in case alone" in note for note in manifest.notes)
     assert all(manifest.file(image).exists() for image in manifest.images)
+
+
+def test_two_folders_that_spell_one_class_in_two_ways_are_one_class_with_a_note(photos: Path) -> None:
+    folder(photos, {"caf\u00e9": 3, "cafe\u0301": 3}, first=50)
+    manifest = scan(photos)
+    assert manifest.classes == ("ant", "bee", "caf\u00e9")
+    assert len([image for image in manifest.images if image.label == 2]) == 6
+    assert manifest.notes == (
+        "W206 caf\u00e9: two folders spell this class with different characters, they were taken as one; "
+        "merge the folders",
+    )
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_and_not_fewer_images(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without rights os.walk skips a folder in silence. Simulated, because some users may read everything."""
+    folder(photos / "ant", {"more": 3}, first=60)
+    scandir = os.scandir
+
+    def forbidden(path: str | Path) -> object:
+        if str(path).endswith("more"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(
+        DataError, match=r"E106 ant/more: the folder cannot be read: Permission denied; restore its per"
+    ):
+        scan(photos)
 
 
 def test_an_exact_copy_in_both_folders_is_a_leak(photos: Path, tmp_path: Path) -> None:

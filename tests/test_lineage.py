@@ -101,6 +101,14 @@ def test_the_firewall_says_how_much_it_knows(tmp_path: Path, manifest: Manifest)
     assert firewall(tmp_path, tmp_path / "data.jsonl") == "checked"
 
 
+def test_a_data_manifest_that_leaks_is_refused_whatever_the_lineage_says(tmp_path: Path, manifest: Manifest) -> None:
+    write_lineage(tmp_path, lineage(manifest, sha(manifest, 2)))
+    test = next(image for image in manifest.of("test") if image.path == "ant/0.png")
+    twin = replace(test, path="ant/9.png", split="train")
+    with pytest.raises(LeakError, match=r"no test image may also be a train image, found 1, the first is ant/0\.png"):
+        firewall(tmp_path, replace(manifest, images=(*manifest.images, twin)))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -115,7 +123,12 @@ def test_the_firewall_says_how_much_it_knows(tmp_path: Path, manifest: Manifest)
         ({"real_images": {"a" * 64: ["spy"]}}, r"real_images must map SHA-256 to roles"),
         ({"real_images": {"a" * 64: []}}, r"real_images must map SHA-256 to roles"),
         ({"generator": {}}, "generator must be an object with checkpoint_sha256"),
-        ({"fraction": "all"}, "fraction must be a number or null, found 'all'"),
+        ({"fraction": "all"}, "fraction must be a share above 0 and at most 1, or null, found 'all'"),
+        ({"fraction": float("nan")}, "fraction must be a share above 0 and at most 1, or null, found nan"),
+        ({"fraction": 10**400}, "fraction must be a share above 0 and at most 1, or null, found 1000000"),
+        ({"generator": {"checkpoint_sha256": "\ud800"}}, "the file must hold text in UTF-8 and finite numbers"),
+        ({"parents": [{"weight": float("inf")}]}, "the file must hold text in UTF-8 and finite numbers"),
+        ({"parents": [{"deep": json.loads("[" * 40 + "]" * 40)}]}, "at most 32 levels deep"),
         ({"extra": 1}, "the keys must be"),
     ],
 )

@@ -34,6 +34,7 @@ class Net:
     labels: Literal["tied", "discovered"] = "tied"  # labelling mode
     name: str = "net"  # its name
     groups: tuple[int, ...] = ()  # group of each code
+    shares: tuple[float, ...] = ()  # of each group
 
 
 def parse(*argv: str, section: str | None = None) -> Values:
@@ -112,6 +113,13 @@ def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     assert refused("--config", file) == expected
 
 
+def test_what_is_shown_of_a_wrong_value_or_key_is_short(tmp_path: Path) -> None:
+    cause, _ = refused("--config", write(tmp_path / "c.yaml", f"steps: {'x' * 500}\n"))
+    assert cause == f"steps in {tmp_path / 'c.yaml'} must be int, got {'x' * 78}"
+    cause, _ = refused("--config", write(tmp_path / "d.yaml", f"{'x' * 500}: 1\n"))
+    assert cause.startswith(f"unknown key '{'x' * 79} in {tmp_path / 'd.yaml'}; the nearest is ")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "cause"),
     [
@@ -153,6 +161,25 @@ def test_other_slips_on_the_line() -> None:
     assert refused("--config", "a", "--config", "b")[0] == "--config must be given once, found it more than once"
 
 
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, value: str) -> None:
+    """NaN is neither above nor below any limit, so that checks further in would let it pass."""
+    found, remedy = value.replace(".", ""), "write a number such as 0.5"
+    assert refused(f"--lr={value}") == (f"lr must be a finite number, got {found}", remedy)
+    file = write(tmp_path / "c.yaml", f"lr: {value}\n")
+    assert refused("--config", file) == (f"lr must be a finite number, got {found}", remedy)
+    file = write(tmp_path / "d.yaml", f"shares: [0.5, {value}]\n")
+    assert refused("--config", file) == (f"shares must be a finite number, got {found}", remedy)
+
+
+@pytest.mark.parametrize("levels", [10, 500, 900])
+def test_a_list_within_lists_is_a_wrong_type_however_deep(tmp_path: Path, levels: int) -> None:
+    file = write(tmp_path / "c.json", '{"groups": ' + "[" * levels + "]" * levels + "}")
+    cause, _ = refused("--config", file)
+    assert cause.startswith(f"groups in {file} must be list of int, got [[[[[[[[[[")
+    assert len(cause) < len(file) + 130
+
+
 def test_a_field_without_default_must_be_given() -> None:
     with pytest.raises(ConfigError) as caught:
         build(Run, {})
@@ -164,8 +191,20 @@ def test_a_field_without_default_must_be_given() -> None:
     ("text", "reason"),
     [
         ("lr: 1\nlr: 2\n", "key 'lr' is written twice, again in line 2"),
-        ("a: &a [x]\nb: *a\n", "aliases are refused, found *a in line 2"),
-        ("lr: !!python/object/apply:os.system ['true']\n", "could not determine a constructor for the tag"),
+        ("a: 1\nb: *a\n", "aliases are refused, found *a in line 2"),
+        ("a: &a [x]\nb: *a\n", "anchors are refused, found &a in line 1"),
+        ("&a lr: 1\n", "anchors are refused, found &a in line 1"),
+        ("--- &a {lr: 1}\n", "anchors are refused, found &a in line 1"),
+        ("lr: !!python/object/apply:os.system ['true']\n", "tags are refused, found tag:yaml.org,2002:python/object"),
+        ("lr: !!timestamp foo\n", "tags are refused, found tag:yaml.org,2002:timestamp in line 1"),
+        ("lr: !!bool foo\n", "tags are refused, found tag:yaml.org,2002:bool in line 1"),
+        ("lr: !!int ''\n", "tags are refused, found tag:yaml.org,2002:int in line 1"),
+        ("lr: !!float ''\n", "tags are refused, found tag:yaml.org,2002:float in line 1"),
+        ("lr: !!str 1\n", "tags are refused, found tag:yaml.org,2002:str in line 1"),
+        ("lr: !own 1\n", "tags are refused, found !own in line 1"),
+        ("lr: ! 1\n", "tags are refused, found ! in line 1"),
+        ("!!map {lr: 1}\n", "tags are refused, found tag:yaml.org,2002:map in line 1"),
+        ("diffaugment: !!set {a}\n", "tags are refused, found tag:yaml.org,2002:set in line 1"),
         ("lr: [1,\n", "expected the node content"),
         ("[1]: 2\n", "a key must be a word, found a list or mapping in line 1"),
         ("lr: 2020-99-99\n", "month must be in 1..12"),
@@ -192,6 +231,18 @@ def test_a_file_that_is_no_mapping_or_too_large_is_refused(tmp_path: Path) -> No
     assert refused("--config", write(tmp_path / "b.yaml", "1: 2\n"))[0].endswith("must hold `name: value` lines")
     assert refused("--config", write(tmp_path / "c.yaml", "#" * (2**20 + 1)))[0].endswith("must be at most 1 MiB")
     assert parse("--config", write(tmp_path / "d.yaml", "# nothing\n")) == {}
+    for part in ("config: {1: 2}", "classifier: {~: 2}"):
+        file = write(tmp_path / "e.yaml", f"classes: [a]\n{part}\n")
+        assert refused("--config", file)[0].endswith("must hold `name: value` lines")
+
+
+@pytest.mark.parametrize(("written", "shown"), [("\\u0000", "\\x00"), ("\\ud800", "\\ud800")])
+def test_text_that_no_system_takes_as_a_path_is_refused_before_any_file_is_opened(
+    tmp_path: Path, written: str, shown: str
+) -> None:
+    for name in ("c.json", "c.yaml"):
+        file = write(tmp_path / name, f'{{"data": "a{written}b"}}')
+        assert refused("--config", file)[0] == f"data in {file} must be path, got a{shown}b"
 
 
 def test_a_sectioned_file_serves_each_command_its_part(tmp_path: Path) -> None:

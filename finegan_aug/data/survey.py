@@ -9,7 +9,7 @@ A survey never stops at a bad image. `folder.scan` turns it into a manifest or a
 | E3.. | E301 box wrong, E302 box missing, E303 mask missing, E304 mask of another size, E305 mask empty |
 | E401 | an image of the test data is also among the training data                                      |
 | W1.. | W101 several frames, W102 damaged EXIF, W103 wrong suffix, W104 format not read, W105 one colour |
-| W2.. | W205 class names that differ in case alone                                                     |
+| W2.. | W205 class names that differ in case alone, W206 one class name spelt in two ways               |
 | W4.. | W401 copies, W402 a test image like a training image, W403 copies under two classes            |
 | W5.. | W501 no background left, W502 small images, W503 too many codes                                |
 """
@@ -30,8 +30,9 @@ from finegan_aug.data.annotations import find_masks, fit_box, mask_box, read_box
 from finegan_aug.data.budget import sort_images
 from finegan_aug.data.decode import ImageError, decode_with_notes
 from finegan_aug.data.duplicates import dhash, near_pairs, pixel_sha256
-from finegan_aug.data.listing import Listing, Problem, list_images, printable
+from finegan_aug.data.listing import Listing, Problem, list_images
 from finegan_aug.data.manifest import Box, ImageRecord
+from finegan_aug.data.outside import shown
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _unmatched(listing: Listing, annotations: _Annotations) -> list[str]:
     for name, keys, known in (("boxes", annotations.boxes, files), ("masks", annotations.masks, stems)):
         extra = [key for key in keys or () if key not in known]
         if extra:
-            notes.append(f"{len(extra)} {name} belong to no image of the folder, the first is {printable(extra[0])}")
+            notes.append(f"{len(extra)} {name} belong to no image of the folder, the first is {shown(extra[0])[1:-1]}")
     return notes
 
 
