@@ -87,12 +87,17 @@ def _read_json(text: str) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """The safe loader without aliases, and with one value per key."""
+    """The safe loader without aliases, anchors and tags, and with one value per key."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.YAMLError(f"aliases are refused, found *{event.anchor} in line {event.start_mark.line + 1}")
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        line = f"in line {event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases are refused, found *{event.anchor} {line}")
+        if event.anchor is not None:
+            raise yaml.YAMLError(f"anchors are refused, found &{event.anchor} {line}")
+        if event.tag is not None:
+            raise yaml.YAMLError(f"tags are refused, found {event.tag} {line}")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

@@ -22,19 +22,16 @@ from PIL import Image
 from finegan_aug.data.decode import decode
 from finegan_aug.errors import DataError, LeakError, StorageError
 from finegan_aug.files import sha256_file
-from finegan_aug.synthetic import (
-    INDEX,
-    MANIFEST,
+from finegan_aug.synthetic import INDEX, MANIFEST, Table, list_folder, open_manifest, write_index
+from finegan_aug.synthetic_rows import (
+    MAX_LINE_BYTES,
     Header,
     SyntheticRow,
-    Table,
     is_written_path,
-    list_folder,
     manifest_lines,
     parse_header,
     parse_row,
     row_line,
-    write_index,
 )
 
 START, END, LABEL, IMAGE, KEPT = range(5)  # columns of the index
@@ -135,12 +132,13 @@ def open_index(out_dir: str | Path) -> SyntheticIndex:
     """
     root = Path(out_dir).absolute()
     manifest = root / MANIFEST
-    if not manifest.exists():
+    file = open_manifest(manifest)
+    if file is None:
         header, rows = list_folder(root)
         stream = io.BytesIO(b"".join(map(row_line, rows)))
         return SyntheticIndex(root, header, _table(stream, header, manifest), stream.getvalue())
-    with open(manifest, "rb") as file:
-        header = parse_header(file.readline(), manifest)
+    with file:
+        header = parse_header(file.readline(MAX_LINE_BYTES), manifest)
         table = _read_index(root)
         if table is None:
             table = _table(file, header, manifest)
@@ -161,11 +159,15 @@ def _table(stream: IO[bytes], header: Header, manifest: Path) -> Table:
 def _read_index(root: Path) -> Table | None:
     """The index on disk, memory-mapped, or None if it does not belong to the manifest as it is now."""
     path, manifest = root / INDEX, os.stat(root / MANIFEST)
+    if not path.is_file():
+        return None
     try:
         table = np.load(path, mmap_mode="r", allow_pickle=False)
         fits = table.dtype == np.int64 and table.ndim == 2 and table.shape[1] == 5
         if not fits or os.stat(path).st_mtime_ns < manifest.st_mtime_ns:
             return None
         return table.view(np.ndarray) if len(table) and table[-1, END] == manifest.st_size else None
-    except (OSError, ValueError, EOFError):
+    # numpy raises nearly anything on a damaged file, and takes one that begins like an archive for an archive. Whatever
+    # is wrong with the index, the manifest is there to make it anew.
+    except Exception:
         return None

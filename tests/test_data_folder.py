@@ -104,6 +104,16 @@ def test_wrong_boxes_name_their_image_or_line(photos: Path, tmp_path: Path, row:
     assert words in caught.value.cause
 
 
+def test_a_line_of_cub_without_a_path_is_named(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "cub").mkdir()
+    (tmp_path / "cub" / "images.txt").write_text("1 ant/0000.png\n2\n")
+    (tmp_path / "cub" / "bounding_boxes.txt").write_text("1 4 5 16 25\n")
+    with pytest.raises(DataError) as caught:
+        scan(photos, boxes=tmp_path / "cub")
+    assert caught.value.cause == f"{tmp_path / 'cub' / 'images.txt'} line 2: must be `number path`, found '2'"
+    assert caught.value.remedy == "restore the file from its download"
+
+
 def test_a_box_beyond_the_edge_by_rounding_is_clipped(photos: Path, tmp_path: Path) -> None:
     names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))]
     (tmp_path / "b.csv").write_text("path,x,y,w,h\n" + "".join(f"{n},0,0,48.6,36.6\n" for n in names))

@@ -11,8 +11,8 @@ from blurred_pictures import folder, picture
 from PIL import Image
 
 from finegan_aug.data.folder import Manifest, load_data, read_manifest, scan, write_manifest
-from finegan_aug.data.manifest import path_fault
-from finegan_aug.errors import DataError
+from finegan_aug.data.outside import path_fault
+from finegan_aug.errors import DataError, LeakError
 
 
 @pytest.fixture
@@ -74,12 +74,12 @@ BAD_ROWS: list[tuple[dict[str, object], str]] = [
     ({"path": "a\nb.png"}, "control characters"),
     ({"path": "a\u202egnp.png"}, "marks of writing direction"),
     ({"path": "a" * 4096}, "must have 1 to 1024 characters, found 4096"),
-    ({"path": 7}, "path must be text, found '7'"),
+    ({"path": 7}, "path must be text, found 7"),
     ({"path": "ant/0001.png"}, "is listed twice"),
     ({"path": "ant/nowhere.png"}, "does not exist below"),
     ({"mask": "../x.png"}, "must not hold empty parts, . or .."),
     ({"label": 2}, "label 2 is unknown, the header lists 2 classes"),
-    ({"label": -1}, "label must be a class index, 0 or more, found '-1'"),
+    ({"label": -1}, "label must be a class index, 0 or more, found -1"),
     ({"label": "ant"}, "label must be a class index, 0 or more, found 'ant'"),
     ({"label": True}, "label must be a class index"),
     ({"split": "holdout"}, "split must be train, val or test, found 'holdout'"),
@@ -90,6 +90,9 @@ BAD_ROWS: list[tuple[dict[str, object], str]] = [
     ({"box": [1, 2, 3]}, "box must be null or x1, y1, x2, y2"),
     ({"box": [1, 2, 3, "4"]}, "box must be null or x1, y1, x2, y2"),
     ({"box": [0, 0, 900, 9]}, "leaves its image, 48 x 36"),
+    ({"box": [0, 0, 10**400, 9]}, "box must be null or x1, y1, x2, y2"),
+    ({"box": [0, 0, float("nan"), 9]}, "box must be null or x1, y1, x2, y2"),
+    ({"width": 10**400}, "width must be a number of pixels, 1 to 20000, found 1000000"),
     ({"extra": 1}, "wrong or missing: extra"),
 ]
 
@@ -124,6 +127,9 @@ def test_a_changed_row_does_not_match_the_hash_in_the_header(stored: tuple[Path,
         read_manifest(path)
 
 
+HEADER = b'{"format": "finegan-aug-manifest", "version": 1, %s}\n'
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -135,6 +141,14 @@ def test_a_changed_row_does_not_match_the_hash_in_the_header(stored: tuple[Path,
         (b'{"format": "finegan-aug-manifest", "version": 9}\n', "this program reads version 1, found 9"),
         (b"{" + b" " * 2**21, "line 1: a line must have at most 1 MiB"),
         (b"[" * 100_000, "line 1: must be a JSON object"),
+        (HEADER % b'"classes": ["a\\n", "b"]', "class name 'a\\n' must not hold control characters"),
+        (HEADER % b'"classes": ["\\ud800", "b"]', "class name '\\ud800' must not hold control characters"),
+        (HEADER % b'"classes": ["", "b"]', "class name '' must have 1 to 1024 characters, found 0"),
+        (HEADER % b'"classes": ["a"], "root": ".", "notes": ["\\ud800"]', "the header must hold text in UTF-8 and"),
+        (
+            HEADER % b'"classes": ["a"], "root": ".", "decoder": 1e999',
+            "the header must hold text in UTF-8 and finite numbers",
+        ),
     ],
 )
 def test_files_that_are_no_manifest_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
@@ -142,6 +156,35 @@ def test_files_that_are_no_manifest_are_refused(tmp_path: Path, content: bytes, 
     with pytest.raises(DataError) as caught:
         load_data(tmp_path / "m.jsonl")
     assert words in caught.value.cause
+
+
+def test_a_test_image_that_is_also_a_training_image_is_a_leak(stored: tuple[Path, Manifest]) -> None:
+    """Without the hash in the header nothing else stands between a person's edit and a contaminated result."""
+    path, manifest = stored
+    header, *rows = map(json.loads, path.read_text().splitlines())
+    del header["sha256"]
+    train, test = manifest.of("train")[0], manifest.of("test")[0]
+    for first, second in (("train", "test"), ("val", "test")):
+        changed = [row | ({"split": first} if row["path"] == train.path else {}) for row in rows]
+        changed = [row | ({"sha256": train.sha256} if row["path"] == test.path else {}) for row in changed]
+        path.write_text("".join(json.dumps(line) + "\n" for line in (header, *changed)))
+        with pytest.raises(LeakError) as caught:
+            load_data(path)
+        assert caught.value.cause == (
+            f"no {second} image may also be a {first} image, found 1, the first is {test.path}, "
+            f"the same as {train.path}"
+        )
+        assert caught.value.remedy == "scan the folder again, or remove one of the two rows"
+
+
+def test_equal_pixels_within_one_split_are_no_leak(stored: tuple[Path, Manifest]) -> None:
+    path, manifest = stored
+    header, *rows = map(json.loads, path.read_text().splitlines())
+    del header["sha256"]
+    first, second = manifest.of("train")[:2]
+    rows = [row | ({"sha256": first.sha256} if row["path"] == second.path else {}) for row in rows]
+    path.write_text("".join(json.dumps(line) + "\n" for line in (header, *rows)))
+    assert len(load_data(path).images) == 20
 
 
 def test_a_row_cannot_reach_out_through_a_link(stored: tuple[Path, Manifest], tmp_path: Path) -> None:

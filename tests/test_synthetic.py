@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import time
 from pathlib import Path
@@ -22,11 +23,11 @@ from finegan_aug.synthetic import (
     encode,
     file_name,
     read_rows,
-    row_line,
     write_index,
     write_manifest,
 )
 from finegan_aug.synthetic_index import KEPT, open_index
+from finegan_aug.synthetic_rows import row_line
 
 
 @pytest.mark.parametrize("name", ["rose", "Great-Auk_2.b", "7", "x" * 100])
@@ -119,17 +120,22 @@ GOOD = {
         ({"file": 3}, "file must be text, found 3"),
         ({"label": -1}, "label -1 must be the place of class 'ant' in the header"),
         ({"label": 1}, "label 1 must be the place of class 'ant' in the header"),
-        ({"label": True}, "label must be a whole number, found True"),
-        ({"label": "0"}, "label must be a whole number, found '0'"),
+        ({"label": True}, "label must be a whole number of at most 63 bits, found True"),
+        ({"label": "0"}, "label must be a whole number of at most 63 bits, found '0'"),
         ({"class": "bird"}, "label 0 must be the place of class 'bird' in the header"),
         ({"image": -1}, "image must not be negative, found -1"),
-        ({"child": 1.5}, "child must be a whole number or null, found 1.5"),
+        ({"child": 1.5}, "child must be a whole number of at most 63 bits or null, found 1.5"),
         ({"sha256": "xyz"}, "sha256 must be 64 hexadecimal digits or null, found 'xyz'"),
-        ({"scores": {"a": "b"}}, "scores must be numbers"),
+        ({"scores": {"a": "b"}}, "scores must be finite numbers"),
         ({"scores": []}, r"scores must be an object, found \[\]"),
         ({"kept": 1}, "kept must be true or false, found 1"),
         ({"kept": False}, "dropped_by must be null exactly when kept is true, found None"),
         ({"extra": 1}, "the keys must be file, class"),
+        ({"image": 10**30}, "image must be a whole number of at most 63 bits, found 1000000"),
+        ({"child": -(10**30)}, "child must be a whole number of at most 63 bits or null, found -1000000"),
+        ({"scores": {"a": 10**400}}, "scores must be finite numbers"),
+        ({"scores": {"\ud800": 1}}, "the line must hold text in UTF-8 and finite numbers"),
+        ({"kept": False, "dropped_by": "\ud800"}, "the line must hold text in UTF-8 and finite numbers"),
     ],
 )
 def test_a_wrong_row_is_refused_with_its_line(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -164,6 +170,62 @@ def test_a_header_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(DataError, match="line 1: the header must say 'finegan_aug synthetic set' version 1, found"):
         read_rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_format": ["png"]}, r"image_format must be png, webp, jpeg or null, found \['png'\]"),
+        ({"resolution": 10**30}, "resolution must be a whole number from 1 to 20000 or null, found 1000000"),
+        ({"classes": ["a\n"]}, r"class name 'a\\n' must not hold control characters"),
+        ({"made_with": {"a": float("inf")}}, "Infinity is not JSON"),
+        ({"made_with": {"a": "\ud800"}}, "the line must hold text in UTF-8 and finite numbers"),
+        ({"made_with": {"a": json.loads("[" * 40 + "]" * 40)}}, "the line must hold text in UTF-8 and finite numbers"),
+    ],
+)
+def test_a_wrong_header_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    write_manifest(tmp_path, Header(("ant",)), [])
+    content = json.loads((tmp_path / MANIFEST).read_text()) | change
+    (tmp_path / MANIFEST).write_text(json.dumps(content) + "\n")
+    for read in (read_rows, open_index):
+        with pytest.raises(DataError, match=rf"manifest.jsonl line 1: .*{message}"):
+            read(tmp_path)
+
+
+def test_a_number_that_overflows_to_infinity_is_refused(tmp_path: Path) -> None:
+    write_manifest(tmp_path, Header(("ant",), made_with={"a": 7}), [])
+    (tmp_path / MANIFEST).write_text((tmp_path / MANIFEST).read_text().replace("7", "1e999"))
+    with pytest.raises(DataError, match="line 1: the line must hold text in UTF-8 and finite numbers"):
+        read_rows(tmp_path)
+
+
+def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    """UTF-8 as other languages write halves of characters, and UTF-16: json.loads alone would take both."""
+    write_manifest(tmp_path, Header(("ant",), made_with={"a": "x"}), [])
+    text = (tmp_path / MANIFEST).read_bytes()
+    for wrong in (text.replace(b'"x"', b'"\xed\xa0\x80"'), text.decode().encode("utf-16-le")):
+        (tmp_path / MANIFEST).write_bytes(wrong)
+        with pytest.raises(DataError, match="line 1: the line must be a JSON object of at most 1 MB in UTF-8"):
+            read_rows(tmp_path)
+
+
+def test_a_manifest_that_is_a_folder_or_a_pipe_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a" / MANIFEST).mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    os.mkfifo(tmp_path / "b" / MANIFEST)  # opening it would wait for ever
+    for folder in ("a", "b"):
+        for read in (read_rows, open_index):
+            with pytest.raises(DataError, match=r"manifest.jsonl must be a file; remove it or name another folder"):
+                read(tmp_path / folder)
+
+
+def test_file_names_that_no_manifest_could_hold_are_refused_in_a_listed_folder(tmp_path: Path) -> None:
+    (tmp_path / "ant").mkdir()
+    Image.fromarray(picture(0, 0)).save(tmp_path / "ant" / "a.png")
+    os.rename(tmp_path / "ant" / "a.png", os.fsencode(tmp_path / "ant") + b"/\xff.png")
+    for read in (read_rows, open_index):
+        with pytest.raises(DataError, match=r"'ant/\\udcff.png' must not hold control characters.*; rename the file"):
+            read(tmp_path)
 
 
 def test_a_folder_of_classes_without_a_manifest_is_listed(tmp_path: Path) -> None:
@@ -203,7 +265,7 @@ def test_the_index_is_made_anew_after_a_person_edits_the_manifest(tmp_path: Path
     assert np.load(tmp_path / INDEX, allow_pickle=False)[:, KEPT].sum() == 14  # and written for the next time
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"x" * 100])
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"x" * 100, b"PK\x03\x04 no archive"])
 def test_a_missing_or_broken_index_is_made_anew(tmp_path: Path, damage: bytes) -> None:
     synthetic_folder(tmp_path)
     expected = open_index(tmp_path).table.copy()

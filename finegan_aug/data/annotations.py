@@ -16,6 +16,7 @@ from PIL import Image
 
 from finegan_aug.data.decode import SUFFIXES
 from finegan_aug.data.manifest import Box
+from finegan_aug.data.outside import shown
 from finegan_aug.errors import DataError
 
 TOLERANCE_PX = 1.0  # annotation tools round; boxes are clipped to the image within this
@@ -61,9 +62,15 @@ def _csv_rows(path: Path) -> list[tuple[str, str, Box]]:
 
 def _cub_rows(folder: Path) -> list[tuple[str, str, Box]]:
     """Rows of CUB's images.txt (`id path`) and bounding_boxes.txt (`id x y w h`)."""
-    names = dict(line.split(maxsplit=1) for line in _text_lines(folder / "images.txt"))
+    names: dict[str, str] = {}
+    for place, line in _text_lines(folder / "images.txt"):
+        cells = line.split(maxsplit=1)
+        if len(cells) < 2:
+            cause = f"{folder / 'images.txt'} line {place}: must be `number path`, found {shown(line)}"
+            raise DataError(cause, "restore the file from its download")
+        names[cells[0]] = cells[1]
     rows = []
-    for line in _text_lines(folder / "bounding_boxes.txt"):
+    for _, line in _text_lines(folder / "bounding_boxes.txt"):
         number, *cells = line.split()
         where = f"{folder / 'bounding_boxes.txt'} image {number}"
         if number not in names:
@@ -72,9 +79,10 @@ def _cub_rows(folder: Path) -> list[tuple[str, str, Box]]:
     return rows
 
 
-def _text_lines(path: Path) -> list[str]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    return [line for line in lines if line]
+def _text_lines(path: Path) -> list[tuple[int, str]]:
+    """Line number and content of every line that is not blank."""
+    lines = enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
 def _box(where: str, cells: list[str], *, corners: bool) -> Box:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from finegan_aug.data.budget import budget, groups_of, hold_out, sort_images
 from finegan_aug.data.decode import decode
+from finegan_aug.data.firewall import refuse_leaks
 from finegan_aug.data.manifest import ImageRecord, Manifest, read_manifest, write_manifest
 from finegan_aug.data.survey import class_problems, overlap_problems, survey
 from finegan_aug.errors import DataError, LeakError
@@ -111,6 +112,7 @@ def load_data(
 
     Raises:
         DataError: neither folder nor manifest, or a manifest with options that it would silently override.
+        LeakError: a test image has the pixels of an image of train or val.
     """
     if os.path.isfile(data):
         given = {"test_data": test_data, "boxes": boxes, "masks": masks}
@@ -118,8 +120,8 @@ def load_data(
         if named := [name for name, value in given.items() if value is not None]:
             cause = f"a manifest names its own test data, boxes and masks, found {', '.join(named)} beside {data}"
             raise DataError(cause, "give the image folder, or the manifest alone")
-        return read_manifest(data)
-    return scan(
+        return refuse_leaks(read_manifest(data))
+    manifest = scan(
         data,
         test_data=test_data,
         boxes=boxes,
@@ -130,6 +132,7 @@ def load_data(
         seed=seed,
         on_bad_image=on_bad_image,
     )
+    return refuse_leaks(manifest)
 
 
 def _shorten(notes: Sequence[str]) -> tuple[str, ...]:

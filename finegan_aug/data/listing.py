@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finegan_aug.data.decode import SUFFIXES
-from finegan_aug.data.manifest import path_fault
+from finegan_aug.data.outside import path_fault
 from finegan_aug.errors import DataError
 
 _SYSTEM = {"__macosx", "@eadir", "__pycache__", "lost+found", "$recycle.bin", "system volume information"}

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from finegan_aug.data.decode import BACKGROUND
+from finegan_aug.data.decode import BACKGROUND, MAX_SIDE_PX
+from finegan_aug.data.outside import is_storable, name_fault, path_fault, shown
 from finegan_aug.errors import DataError
 from finegan_aug.files import write_bytes
 
@@ -26,12 +25,9 @@ FORMAT = "finegan-aug-manifest"
 VERSION = 1
 SPLITS = ("train", "val", "test")
 MAX_LINE_BYTES = 2**20
-MAX_PATH_CHARACTERS = 1024
 Box = tuple[float, float, float, float]
 
 _REMEDY = "scan the folder again"
-_DRIVE = re.compile(r"^[A-Za-z]:")
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @dataclass(frozen=True)
@@ -141,7 +137,7 @@ def read_manifest(path: str | Path) -> Manifest:
         image = _record(f"{path} line {number}", content, len(manifest.classes))
         key = (manifest.file(image), image.split == "test")
         if key in seen:
-            raise DataError(f"{path} line {number}: {image.path!r} is listed twice", _REMEDY)
+            raise DataError(f"{path} line {number}: {shown(image.path)} is listed twice", _REMEDY)
         seen.add(key)
         _check_files(f"{path} line {number}", manifest, image)
         images.append(image)
@@ -150,19 +146,6 @@ def read_manifest(path: str | Path) -> Manifest:
     if declared is not None and declared != whole.sha256:
         raise DataError(f"{path}: the rows do not match the hash in the header, some were changed", _REMEDY)
     return whole
-
-
-def path_fault(path: str) -> str | None:
-    """Why a stored path is refused, or None: it must stay below its folder and be printable on one line."""
-    if not path or len(path) > MAX_PATH_CHARACTERS:
-        return f"must have 1 to {MAX_PATH_CHARACTERS} characters, found {len(path)}"
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _BIDI for c in path):
-        return "must not hold control characters, line breaks or marks of writing direction"
-    if "\\" in path or "://" in path or path.startswith(("/", "~")) or _DRIVE.match(path):
-        return "must be relative, with / between folders"
-    if any(part in ("", ".", "..") for part in path.split("/")):
-        return "must not hold empty parts, . or .."
-    return None
 
 
 def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -201,26 +184,32 @@ def _object(where: str, text: str) -> dict[str, Any]:
 def _header(path: Path, number: int, content: dict[str, Any]) -> Manifest:
     where = f"{path} line {number}"
     if content.get("format") != FORMAT:
-        cause = f"{where}: the header must say format {FORMAT!r}, found {content.get('format')!r}"
+        cause = f"{where}: the header must say format {FORMAT!r}, found {shown(content.get('format'))}"
         raise DataError(cause, "give a folder or the manifest of a scan")
     if content.get("version") != VERSION:
-        cause = f"{where}: this program reads version {VERSION}, found {content.get('version')!r}"
+        cause = f"{where}: this program reads version {VERSION}, found {shown(content.get('version'))}"
         raise DataError(cause, _REMEDY)
     classes = content.get("classes")
     if not _strings(classes) or not classes or len(set(classes)) < len(classes):
         raise DataError(f"{where}: classes must be a list of different names", _REMEDY)
+    for name in classes:
+        if (fault := name_fault(name)) is not None:
+            raise DataError(f"{where}: class name {shown(name)} {fault}", _REMEDY)
     home = Path(os.path.realpath(path)).parent
     folders: dict[str, Path | None] = {}
     for key in ("root", "test_root", "mask_root", "test_mask_root"):
         value = content.get(key)
         if not (isinstance(value, str) or (value is None and key != "root")) or "\0" in (value or ""):
-            raise DataError(f"{where}: {key} must be a folder, found {value!r}", _REMEDY)
+            raise DataError(f"{where}: {key} must be a folder, found {shown(value)}", _REMEDY)
         folders[key] = None if value is None else home / value
         if folders[key] is not None and not os.path.isdir(str(folders[key])):
             raise DataError(f"{where}: {key} {folders[key]} is not a folder", "restore it or scan again")
     problems, notes = content.get("problems", []), content.get("notes", [])
     if not _strings(problems) or not _strings(notes):
         raise DataError(f"{where}: problems and notes must be lists of text", _REMEDY)
+    if not is_storable(content):
+        cause = f"{where}: the header must hold text in UTF-8 and finite numbers, at most 32 levels deep"
+        raise DataError(cause, _REMEDY)
     root = folders.pop("root")
     assert root is not None
     return Manifest(root, tuple(classes), (), **folders, problems=tuple(problems), notes=tuple(notes))
@@ -235,13 +224,14 @@ def _is_box(value: object) -> bool:
         return True
     if not isinstance(value, list) or len(value) != 4:
         return False
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value):
+    # A comparison, because math.isfinite cannot take an integer of 400 digits; NaN is below nothing.
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= 2**31 for v in value):
         return False
     return bool(value[0] < value[2] and value[1] < value[3])
 
 
-def _is_count(value: object, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+def _is_count(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_hex(value: object, digits: int) -> bool:
@@ -252,9 +242,9 @@ _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
     "path": (lambda v: isinstance(v, str), "text"),
     "sha256": (lambda v: _is_hex(v, 64), "64 hexadecimal digits"),
     "dhash": (lambda v: _is_hex(v, 16), "16 hexadecimal digits"),
-    "width": (lambda v: _is_count(v, 1), "a number of pixels"),
-    "height": (lambda v: _is_count(v, 1), "a number of pixels"),
-    "label": (lambda v: _is_count(v, 0), "a class index, 0 or more"),
+    "width": (lambda v: _is_count(v, 1, MAX_SIDE_PX), f"a number of pixels, 1 to {MAX_SIDE_PX}"),
+    "height": (lambda v: _is_count(v, 1, MAX_SIDE_PX), f"a number of pixels, 1 to {MAX_SIDE_PX}"),
+    "label": (lambda v: _is_count(v, 0, 2**31), "a class index, 0 or more"),
     "split": (lambda v: v in SPLITS, "train, val or test"),
     "labelled": (lambda v: isinstance(v, bool), "true or false"),
     "box": (_is_box, "null or x1, y1, x2, y2 with x1 < x2 and y1 < y2"),
@@ -265,14 +255,16 @@ _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
 def _record(where: str, content: dict[str, Any], num_classes: int) -> ImageRecord:
     if set(content) != set(_CHECKS):
         wrong = ", ".join(sorted(set(content) ^ set(_CHECKS)))
-        raise DataError(f"{where}: a row must hold exactly the fields of an image, wrong or missing: {wrong}", _REMEDY)
+        raise DataError(
+            f"{where}: a row must hold exactly the fields of an image, wrong or missing: {wrong[:80]}", _REMEDY
+        )
     for key, (check, expected) in _CHECKS.items():
         if not check(content[key]):
-            raise DataError(f"{where}: {key} must be {expected}, found {str(content[key])[:80]!r}", _REMEDY)
+            raise DataError(f"{where}: {key} must be {expected}, found {shown(content[key])}", _REMEDY)
     for key in ("path", "mask"):
         fault = None if content[key] is None else path_fault(content[key])
         if fault is not None:
-            raise DataError(f"{where}: {key} {content[key][:80]!r} {fault}", _REMEDY)
+            raise DataError(f"{where}: {key} {shown(content[key])} {fault}", _REMEDY)
     if content["label"] >= num_classes:
         raise DataError(
             f"{where}: label {content['label']} is unknown, the header lists {num_classes} classes", _REMEDY
