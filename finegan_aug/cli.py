@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from finegan_aug import __version__
+from finegan_aug.data.outside import printable
 from finegan_aug.environment import prepare_environment
 from finegan_aug.errors import ConfigError, FineGANAugError, StorageError
 
@@ -84,13 +85,14 @@ def _run(line: list[str]) -> int:
 
 def _warn(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
     """A warning as one line, without the source line it came from."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _fail(error: FineGANAugError, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"error: {error.cause}\nfix: {error.remedy}", file=sys.stderr)
+    # Names of files and classes come from outside: they may hold line breaks, or codes that a terminal obeys.
+    print(f"error: {printable(error.cause)}\nfix: {printable(error.remedy)}", file=sys.stderr)
     return error.exit_code
 
 

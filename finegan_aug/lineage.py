@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finegan_aug.data.manifest import Manifest, read_manifest
+from finegan_aug.data.outside import is_storable, shown
 from finegan_aug.errors import DataError, LeakError
 from finegan_aug.files import JSON, read_json, write_json
 
@@ -172,29 +173,35 @@ def _parse(content: JSON, path: Path) -> Lineage:
             raise DataError(f"{path}: {cause}", remedy)
 
     names = {"version", *(item.name for item in fields(Lineage))}
-    must(content.get("version") == VERSION, f"version must be {VERSION}, found {content.get('version')!r}")
-    must(content.keys() == names, f"the keys must be {sorted(names)}, found {sorted(content)}")
+    must(content.get("version") == VERSION, f"version must be {VERSION}, found {shown(content.get('version'))}")
+    must(content.keys() == names, f"the keys must be {sorted(names)}, found {shown(sorted(content))}")
     images, classes, generator = content["real_images"], content["classes"], content["generator"]
     must(isinstance(images, dict), "real_images must be an object")
     for sha256, roles in images.items():
         good = isinstance(roles, list | tuple) and bool(roles) and all(role in ROLES for role in roles)
         must(
             good and bool(_HEX64.fullmatch(sha256)),
-            f"real_images must map SHA-256 to roles, not {sha256!r} to {roles!r}",
+            f"real_images must map SHA-256 to roles, not {shown(sha256)} to {shown(roles)}",
         )
-    must(_all(classes, str) and bool(classes), f"classes must be a list of names, found {classes!r}")
+    must(_all(classes, str) and bool(classes), f"classes must be a list of names, found {shown(classes)}")
     must(isinstance(content["data_manifest_sha256"], str), "data_manifest_sha256 must be text")
     checked = isinstance(generator, dict) and isinstance(generator.get("checkpoint_sha256"), str)
     must(checked, "generator must be an object with checkpoint_sha256")
-    must(content["labels"] in ("tied", "discovered"), f"labels must be tied or discovered, found {content['labels']!r}")
-    must(content["gan_data"] in ("s", "u"), f"gan_data must be s or u, found {content['gan_data']!r}")
+    must(
+        content["labels"] in ("tied", "discovered"),
+        f"labels must be tied or discovered, found {shown(content['labels'])}",
+    )
+    must(content["gan_data"] in ("s", "u"), f"gan_data must be s or u, found {shown(content['gan_data'])}")
     split, fraction, pair, codes = (content[key] for key in ("split", "fraction", "pair", "code_to_class"))
     # A split that may stand behind a synthetic set: the test part cannot be written down here at all.
-    must(split in ("train", "val"), f"split must be train or val, found {split!r}")
-    must(fraction is None or type(fraction) in (int, float), f"fraction must be a number or null, found {fraction!r}")
-    must(pair is None or type(pair) is int, f"pair must be a whole number or null, found {pair!r}")
-    must(codes is None or _all(codes, int), f"code_to_class must be a list of labels or null, found {codes!r}")
+    must(split in ("train", "val"), f"split must be train or val, found {shown(split)}")
+    share = type(fraction) in (int, float) and 0 < fraction <= 1
+    wanted = "fraction must be a share above 0 and at most 1, or null"
+    must(fraction is None or share, f"{wanted}, found {shown(fraction)}")
+    must(pair is None or type(pair) is int, f"pair must be a whole number or null, found {shown(pair)}")
+    must(codes is None or _all(codes, int), f"code_to_class must be a list of labels or null, found {shown(codes)}")
     must(_all(content["parents"], dict), "parents must be a list of objects")
+    must(is_storable(content), "the file must hold text in UTF-8 and finite numbers, at most 32 levels deep")
     values: dict[str, Any] = {key: content[key] for key in names - {"version"}}
     values["real_images"] = {sha256: tuple(roles) for sha256, roles in images.items()}
     values["classes"], values["parents"] = tuple(classes), tuple(content["parents"])

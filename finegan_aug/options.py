@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser
 
 from finegan_aug.config_files import find_config, read_config
+from finegan_aug.data.outside import shown
 from finegan_aug.errors import ConfigError
 
 Values = dict[str, Any]
@@ -193,7 +194,8 @@ def _check(parser: ArgumentParser, name: str, value: object, fields: dict[str, A
 
 
 def _wrong_type(what: str, kind: Any, value: object, remedy: str) -> ConfigError:
-    return ConfigError(f"{what} must be {_kind(kind)}, got {value}", remedy)
+    found = shown(value)[1:-1] if isinstance(value, str) else shown(value)
+    return ConfigError(f"{what} must be {_kind(kind)}, got {found}", remedy)
 
 
 def _kind(kind: Any) -> str:

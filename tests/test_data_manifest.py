@@ -93,7 +93,7 @@ BAD_ROWS: list[tuple[dict[str, object], str]] = [
     ({"box": [0, 0, 10**400, 9]}, "box must be null or x1, y1, x2, y2"),
     ({"box": [0, 0, float("nan"), 9]}, "box must be null or x1, y1, x2, y2"),
     ({"width": 10**400}, "width must be a number of pixels, 1 to 20000, found 1000000"),
-    ({"extra": 1}, "wrong or missing: extra"),
+    ({"extra": 1}, "wrong or missing: 'extra'"),
 ]
 
 

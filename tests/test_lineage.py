@@ -115,7 +115,12 @@ def test_the_firewall_says_how_much_it_knows(tmp_path: Path, manifest: Manifest)
         ({"real_images": {"a" * 64: ["spy"]}}, r"real_images must map SHA-256 to roles"),
         ({"real_images": {"a" * 64: []}}, r"real_images must map SHA-256 to roles"),
         ({"generator": {}}, "generator must be an object with checkpoint_sha256"),
-        ({"fraction": "all"}, "fraction must be a number or null, found 'all'"),
+        ({"fraction": "all"}, "fraction must be a share above 0 and at most 1, or null, found 'all'"),
+        ({"fraction": float("nan")}, "fraction must be a share above 0 and at most 1, or null, found nan"),
+        ({"fraction": 10**400}, "fraction must be a share above 0 and at most 1, or null, found 1000000"),
+        ({"generator": {"checkpoint_sha256": "\ud800"}}, "the file must hold text in UTF-8 and finite numbers"),
+        ({"parents": [{"weight": float("inf")}]}, "the file must hold text in UTF-8 and finite numbers"),
+        ({"parents": [{"deep": json.loads("[" * 40 + "]" * 40)}]}, "at most 32 levels deep"),
         ({"extra": 1}, "the keys must be"),
     ],
 )

@@ -13,8 +13,9 @@ from finegan_aug.data.background import BackgroundShare, check_background
 from finegan_aug.data.budget import groups_of, hold_out, sort_images
 from finegan_aug.data.decode import ImageError, decode_with_notes
 from finegan_aug.data.duplicates import pixel_sha256
-from finegan_aug.data.listing import Problem, printable
+from finegan_aug.data.listing import Problem
 from finegan_aug.data.manifest import ImageRecord, Manifest, read_manifest
+from finegan_aug.data.outside import printable
 from finegan_aug.data.survey import Survey, class_problems, overlap_problems, survey
 from finegan_aug.errors import DataError
 
@@ -278,7 +279,7 @@ def format_report(report: DoctorReport) -> str:
         table.append((share.choice, str(share.resolution_px), *cells))
     lines += ["", *_table(table), "", f"codes: {report.codes}"]
     lines.append(f"duplicates: {len(report.duplicates)} groups among the training images")
-    lines += [f"note: {note}" for note in report.notes[:_MAX_ROWS]]
+    lines += [f"note: {printable(note)}" for note in report.notes[:_MAX_ROWS]]
     warnings = len(report.problems) - report.errors
     lines += ["", f"{report.errors} errors, {warnings} warnings", *map(str, report.problems[:_MAX_ROWS])]
     if len(report.problems) > _MAX_ROWS:

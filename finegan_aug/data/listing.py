@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finegan_aug.data.decode import SUFFIXES
-from finegan_aug.data.outside import path_fault
+from finegan_aug.data.outside import path_fault, printable
 from finegan_aug.errors import DataError
 
 _SYSTEM = {"__macosx", "@eadir", "__pycache__", "lost+found", "$recycle.bin", "system volume information"}
@@ -47,11 +47,6 @@ class Listing:
     files: dict[str, tuple[str, ...]]
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
-
-
-def printable(text: str) -> str:
-    """The text with control characters and stray bytes written as escapes, for terminals and logs."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def list_images(root: str | Path) -> Listing:

@@ -254,10 +254,8 @@ _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
 
 def _record(where: str, content: dict[str, Any], num_classes: int) -> ImageRecord:
     if set(content) != set(_CHECKS):
-        wrong = ", ".join(sorted(set(content) ^ set(_CHECKS)))
-        raise DataError(
-            f"{where}: a row must hold exactly the fields of an image, wrong or missing: {wrong[:80]}", _REMEDY
-        )
+        wrong = shown(sorted(set(content) ^ set(_CHECKS)))[1:-1]
+        raise DataError(f"{where}: a row must hold exactly the fields of an image, wrong or missing: {wrong}", _REMEDY)
     for key, (check, expected) in _CHECKS.items():
         if not check(content[key]):
             raise DataError(f"{where}: {key} must be {expected}, found {shown(content[key])}", _REMEDY)

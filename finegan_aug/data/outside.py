@@ -32,6 +32,11 @@ def path_fault(path: str) -> str | None:
     return None
 
 
+def printable(text: str) -> str:
+    """The text with control characters and stray bytes written as escapes, for terminals and logs."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def is_storable(content: object) -> bool:
     """Whether what JSON gave can be written again: text in UTF-8, finite numbers, at most 32 levels.
 

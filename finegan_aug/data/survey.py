@@ -30,8 +30,9 @@ from finegan_aug.data.annotations import find_masks, fit_box, mask_box, read_box
 from finegan_aug.data.budget import sort_images
 from finegan_aug.data.decode import ImageError, decode_with_notes
 from finegan_aug.data.duplicates import dhash, near_pairs, pixel_sha256
-from finegan_aug.data.listing import Listing, Problem, list_images, printable
+from finegan_aug.data.listing import Listing, Problem, list_images
 from finegan_aug.data.manifest import Box, ImageRecord
+from finegan_aug.data.outside import printable
 
 
 @dataclass(frozen=True)
