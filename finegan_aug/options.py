@@ -140,7 +140,7 @@ def _spelling(token: str, known: set[str], fields: dict[str, Any]) -> str:
     if head.startswith("--") and (name in known or (name != plain and fields.get(plain) is bool)):
         return _option(name) + equals + value
     best = _option(nearest(name, sorted(known - {"help"})))
-    raise ConfigError(f"unknown option {head}; the nearest is {best}", f"write {best}, or see --help")
+    raise ConfigError(f"unknown option {shown(head)[1:-1]}; the nearest is {best}", f"write {best}, or see --help")
 
 
 def _parse_line(parser: ArgumentParser, argv: Sequence[str], fields: dict[str, Any], prog: str) -> Values:
@@ -177,7 +177,7 @@ def _parse_file(parser: ArgumentParser, path: Path, fields: dict[str, Any], sect
     for name, value in read_config(path, section).items():
         if name not in fields:
             best = nearest(name, list(fields))
-            raise ConfigError(f"unknown key {name!r} in {path}; the nearest is {best!r}", f"write {best} or remove it")
+            raise ConfigError(f"unknown key {shown(name)} in {path}; the nearest is {best!r}", f"write {best} or remove it")
         values.update(_check(parser, name, value, fields, str(path)))
     return values
 

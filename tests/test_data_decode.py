@@ -128,6 +128,23 @@ def test_of_several_frames_the_first_is_used_and_a_warning_says_so(tmp_path: Pat
     np.testing.assert_allclose(np.asarray(image)[4, 4], (255, 0, 0), atol=4)
 
 
+def test_damage_behind_the_first_frame_does_no_harm(tmp_path: Path) -> None:
+    """Cut anywhere behind the first image of an animation: Pillow then raises IndexError, struct.error and others."""
+    first, second = Image.new("RGB", (8, 8), "red"), photo(8, 8)
+    saved(tmp_path / "one.gif", first)
+    whole = saved(tmp_path / "two.gif", first, save_all=True, append_images=[second]).read_bytes()
+    alone = len((tmp_path / "one.gif").read_bytes())
+    seen = 0
+    for length in range(alone, len(whole)):
+        path = tmp_path / "cut.gif"
+        path.write_bytes(whole[:length])
+        image, notes, _ = decode_with_notes(path)
+        assert np.asarray(image)[4, 4].tolist() == [255, 0, 0]
+        assert notes in ((), (f"W101 {path}: the file has several frames, the first is used",))
+        seen += bool(notes)
+    assert seen > 20
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.webp"])
 def test_every_exif_orientation_is_applied(tmp_path: Path, orientation: int, name: str) -> None:

@@ -112,6 +112,13 @@ def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     assert refused("--config", file) == expected
 
 
+def test_what_is_shown_of_a_wrong_value_or_key_is_short(tmp_path: Path) -> None:
+    cause, _ = refused("--config", write(tmp_path / "c.yaml", f"steps: {'x' * 500}\n"))
+    assert cause == f"steps in {tmp_path / 'c.yaml'} must be int, got {'x' * 78}"
+    cause, _ = refused("--config", write(tmp_path / "d.yaml", f"{'x' * 500}: 1\n"))
+    assert cause.startswith(f"unknown key '{'x' * 79} in {tmp_path / 'd.yaml'}; the nearest is ")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "cause"),
     [

@@ -106,7 +106,6 @@ def decode_with_notes(path: str | Path) -> tuple[Image.Image, tuple[str, ...], s
     with opened:
         _check_size(name, *opened.size)
         kind = f"{opened.format} {opened.mode}"
-        notes = _notes(name, opened)
         try:
             opened.load()
         # Pillow's plugins raise nearly anything on damaged files: OSError, SyntaxError, struct.error, IndexError ...
@@ -114,6 +113,7 @@ def decode_with_notes(path: str | Path) -> tuple[Image.Image, tuple[str, ...], s
             raise _error("E103", name, f"the image is truncated or damaged: {_reason(error)}", _DAMAGED) from error
         image = _to_rgb(name, opened)
         orientation, damaged = _orientation(opened)
+        notes = _notes(name, opened)  # last, since a look at what stands behind the first frame moves the reader there
         if damaged:
             notes.append(f"W102 {name}: the EXIF block is damaged and was ignored")
     if orientation in _TRANSPOSE:
@@ -136,12 +136,20 @@ def _check_size(name: str, width: int, height: int) -> None:
 def _notes(name: str, opened: Image.Image) -> list[str]:
     notes = []
     # MPO is a JPEG with camera previews behind it, hence no animation.
-    if opened.format != "MPO" and getattr(opened, "is_animated", False):
+    if opened.format != "MPO" and _has_frames(opened):
         notes.append(f"W101 {name}: the file has several frames, the first is used")
     expected = SUFFIXES.get(os.path.splitext(name)[1].lower())
     if expected is not None and opened.format not in (expected, "MPO"):
         notes.append(f"W103 {name}: named as {expected} but holds {opened.format}, read as {opened.format}")
     return notes
+
+
+def _has_frames(opened: Image.Image) -> bool:
+    """Whether there is anything behind the first frame, be it damaged: Pillow then raises nearly anything."""
+    try:
+        return bool(getattr(opened, "is_animated", False))
+    except Exception:
+        return True
 
 
 def _orientation(image: Image.Image) -> tuple[int | None, bool]:
