@@ -61,18 +61,20 @@ def read_config(path: Path, section: str | None = None) -> dict[str, Any]:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"cannot read {path}: {_one_line(error)}", f"correct {path}") from error
-    content = {} if content is None else content
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"{path} must hold `name: value` lines", "write one option per line")
+    content = _named_values(content, str(path))
     for name in ("config", "classifier"):
         if "classes" in content and isinstance(content.get(name), dict):
-            return dict(content[name])
+            return _named_values(content[name], f"{name} in {path}")
     if section is None or not content or not content.keys() <= set(SECTIONS):
         return content
-    part = content.get(section) or {}
-    if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
-        raise ConfigError(f"{section} in {path} must hold `name: value` lines", "write one option per line")
-    return part
+    return _named_values(content.get(section), f"{section} in {path}")
+
+
+def _named_values(content: object, what: str) -> dict[str, Any]:
+    content = {} if content is None else content
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{what} must hold `name: value` lines", "write one option per line")
+    return content
 
 
 def _read_json(text: str) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import os
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -177,7 +178,9 @@ def _parse_file(parser: ArgumentParser, path: Path, fields: dict[str, Any], sect
     for name, value in read_config(path, section).items():
         if name not in fields:
             best = nearest(name, list(fields))
-            raise ConfigError(f"unknown key {shown(name)} in {path}; the nearest is {best!r}", f"write {best} or remove it")
+            raise ConfigError(
+                f"unknown key {shown(name)} in {path}; the nearest is {best!r}", f"write {best} or remove it"
+            )
         values.update(_check(parser, name, value, fields, str(path)))
     return values
 
@@ -185,12 +188,22 @@ def _parse_file(parser: ArgumentParser, path: Path, fields: dict[str, Any], sect
 def _check(parser: ArgumentParser, name: str, value: object, fields: dict[str, Any], where: str) -> Values:
     """The value converted to the type of its field."""
     refusal = _wrong_type(f"{name} in {where}", fields[name], value, f"correct {name} in {where}")
-    if value is None and NoneType not in get_args(fields[name]):
+    if (value is None and NoneType not in get_args(fields[name])) or not _is_text(value):
         raise refusal
     try:
         return {name: parser.parse_object({name: value}, defaults=False).as_dict()[name]}
     except ArgumentError as error:
         raise refusal from error
+
+
+def _is_text(value: object) -> bool:
+    """Whether the operating system takes it as text: no NUL, which ends text there, and no half of a character."""
+    if isinstance(value, list):
+        return all(map(_is_text, value))
+    try:
+        return not isinstance(value, str) or b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def _wrong_type(what: str, kind: Any, value: object, remedy: str) -> ConfigError:

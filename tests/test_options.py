@@ -211,6 +211,18 @@ def test_a_file_that_is_no_mapping_or_too_large_is_refused(tmp_path: Path) -> No
     assert refused("--config", write(tmp_path / "b.yaml", "1: 2\n"))[0].endswith("must hold `name: value` lines")
     assert refused("--config", write(tmp_path / "c.yaml", "#" * (2**20 + 1)))[0].endswith("must be at most 1 MiB")
     assert parse("--config", write(tmp_path / "d.yaml", "# nothing\n")) == {}
+    for part in ("config: {1: 2}", "classifier: {~: 2}"):
+        file = write(tmp_path / "e.yaml", f"classes: [a]\n{part}\n")
+        assert refused("--config", file)[0].endswith("must hold `name: value` lines")
+
+
+@pytest.mark.parametrize(("written", "shown"), [("\\u0000", "\\x00"), ("\\ud800", "\\ud800")])
+def test_text_that_no_system_takes_as_a_path_is_refused_before_any_file_is_opened(
+    tmp_path: Path, written: str, shown: str
+) -> None:
+    for name in ("c.json", "c.yaml"):
+        file = write(tmp_path / name, f'{{"data": "a{written}b"}}')
+        assert refused("--config", file)[0] == f"data in {file} must be path, got a{shown}b"
 
 
 def test_a_sectioned_file_serves_each_command_its_part(tmp_path: Path) -> None:
