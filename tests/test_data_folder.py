@@ -264,6 +264,36 @@ def test_class_names_are_composed_and_twins_in_case_are_noted(photos: Path) -> N
     assert all(manifest.file(image).exists() for image in manifest.images)
 
 
+def test_two_folders_that_spell_one_class_in_two_ways_are_one_class_with_a_note(photos: Path) -> None:
+    folder(photos, {"caf\u00e9": 3, "cafe\u0301": 3}, first=50)
+    manifest = scan(photos)
+    assert manifest.classes == ("ant", "bee", "caf\u00e9")
+    assert len([image for image in manifest.images if image.label == 2]) == 6
+    assert manifest.notes == (
+        "W206 caf\u00e9: two folders spell this class with different characters, they were taken as one; "
+        "merge the folders",
+    )
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_and_not_fewer_images(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without rights os.walk skips a folder in silence. Simulated, because some users may read everything."""
+    folder(photos / "ant", {"more": 3}, first=60)
+    scandir = os.scandir
+
+    def forbidden(path: str | Path) -> object:
+        if str(path).endswith("more"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(
+        DataError, match=r"E106 ant/more: the folder cannot be read: Permission denied; restore its per"
+    ):
+        scan(photos)
+
+
 def test_an_exact_copy_in_both_folders_is_a_leak(photos: Path, tmp_path: Path) -> None:
     test = folder(tmp_path / "test", {"ant": 2, "bee": 2}, first=100)
     picture(3).save(test / "bee" / "copy.bmp")

@@ -69,6 +69,9 @@ def list_images(root: str | Path) -> Listing:
             skipped.append(entry.name)
             continue
         name = unicodedata.normalize("NFC", entry.name)
+        if name in files:
+            cause = "two folders spell this class with different characters, they were taken as one"
+            problems.append(Problem("W206", name, cause, "merge the folders"))
         files.setdefault(name, []).extend(_below(top, entry.name, problems, skipped))
     _refuse_split_folders(root, list(files))
     notes = [f"skipped {printable(name)}: hidden, a system file, a link or not an image" for name in skipped[:10]]
@@ -85,7 +88,13 @@ def _is_hidden(name: str) -> bool:
 def _below(top: Path, folder: str, problems: list[Problem], skipped: list[str]) -> list[str]:
     """Relative paths of the images at any depth below one class folder."""
     found = []
-    for directory, names, files in os.walk(top / folder):
+
+    def unreadable(error: OSError) -> None:
+        path = Path(error.filename).relative_to(top).as_posix()
+        cause = f"the folder cannot be read: {error.strerror}"
+        problems.append(Problem("E106", path, cause, "restore its permissions"))
+
+    for directory, names, files in os.walk(top / folder, onerror=unreadable):
         here = Path(directory).relative_to(top)
         for name in sorted(names):
             if _is_hidden(name) or os.path.islink(os.path.join(directory, name)):

@@ -9,7 +9,7 @@ A survey never stops at a bad image. `folder.scan` turns it into a manifest or a
 | E3.. | E301 box wrong, E302 box missing, E303 mask missing, E304 mask of another size, E305 mask empty |
 | E401 | an image of the test data is also among the training data                                      |
 | W1.. | W101 several frames, W102 damaged EXIF, W103 wrong suffix, W104 format not read, W105 one colour |
-| W2.. | W205 class names that differ in case alone                                                     |
+| W2.. | W205 class names that differ in case alone, W206 one class name spelt in two ways               |
 | W4.. | W401 copies, W402 a test image like a training image, W403 copies under two classes            |
 | W5.. | W501 no background left, W502 small images, W503 too many codes                                |
 """
