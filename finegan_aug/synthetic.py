@@ -44,7 +44,8 @@ INDEX = "index.npy"
 
 Table = npt.NDArray[np.int64]
 
-_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,100}")
+# No dot in front, which hides a folder, and no dash, which a command takes for an option.
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{,99}")
 # Device names of Windows, and our own numbered folders, which a class called class_0007 must not meet.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|class_[0-9]{4,}", re.IGNORECASE)
 

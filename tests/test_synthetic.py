@@ -37,7 +37,24 @@ def test_a_plain_class_name_is_its_folder(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../../x", "a/b", "a b", "", ".", "..", "é", "🌸", "x" * 101, "CON", "nul.txt", "Com1", "trailing.", "class_0003"],
+    [
+        "../../x",
+        "a/b",
+        "a b",
+        "",
+        ".",
+        "..",
+        "é",
+        "🌸",
+        "x" * 101,
+        "CON",
+        "nul.txt",
+        "Com1",
+        "trailing.",
+        ".hidden",
+        "--help",
+        "class_0003",
+    ],
 )
 def test_any_other_class_name_becomes_a_number(name: str) -> None:
     assert class_folder(name, 7) == "class_0007"
