@@ -135,6 +135,19 @@ def lying_tiff(width: int, height: int) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + directory + bytes(4)
 
 
+def lying_bmp(width: int, height: int) -> bytes:
+    data = bytearray(encoded(picture(1), "BMP"))
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+def lying_jpeg(width: int, height: int) -> bytes:
+    data = bytearray(encoded(picture(1), "JPEG"))
+    at = data.index(b"\xff\xc0") + 5  # behind the marker, its length and the depth
+    data[at : at + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
 def zipped() -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
