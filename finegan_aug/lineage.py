@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from finegan_aug.data.firewall import refuse_leaks
 from finegan_aug.data.manifest import Manifest, read_manifest
 from finegan_aug.data.outside import is_storable, shown
 from finegan_aug.errors import DataError, LeakError
@@ -149,14 +150,15 @@ def firewall(synthetic_dir: Path, data_manifest: Manifest | str | Path | None) -
         Only "checked" may stand behind a verdict.
 
     Raises:
-        LeakError: see `check_lineage`.
+        LeakError: see `check_lineage`; or a test image of the data is also a training image.
     """
     if data_manifest is None:
         return "unchecked"
     lineage = read_lineage(synthetic_dir)
     if lineage is None:
         return "unknown"
-    check_lineage(lineage, data_manifest if isinstance(data_manifest, Manifest) else read_manifest(data_manifest))
+    manifest = data_manifest if isinstance(data_manifest, Manifest) else read_manifest(data_manifest)
+    check_lineage(lineage, refuse_leaks(manifest))
     return "checked"
 
 

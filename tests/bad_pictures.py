@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from blurred_pictures import picture
 from PIL import Image
 
@@ -170,6 +171,15 @@ def exotic(mode: str) -> Image.Image:
     }[mode]
 
 
+def unreadable(folder: Path) -> list[str]:
+    if os.geteuid() == 0:
+        pytest.skip("this user may read every file")
+    path = photographs(folder / "photos") / "ant" / "a.png"
+    path.write_bytes(png(1))
+    path.chmod(0)
+    return train(folder, folder / "photos")
+
+
 NO_IMAGE = "E102 an image must be JPEG, PNG, WEBP, BMP, TIFF or GIF, found something else"
 TOO_MANY = "E104 an image must have at most 64 Mpx, found (100|more than 178) Mpx"
 IMAGES = [
@@ -194,6 +204,13 @@ IMAGES = [
     image_case("strip", "a.png", lying_png(30_000, 1), "E104 a side must be at most 20,000 px, found 30000 x 1", SCALE),
     image_case(
         "float pixels", "a.tif", encoded(exotic("F"), "TIFF"), "E105 pixels of mode F .+ no declared range", CONVERT
+    ),
+    Case(
+        "image unreadable",
+        unreadable,
+        3,
+        "1 of 29 images cannot be used, the first is E106 ant/a.png: cannot be read: Permission denied",
+        "restore the file or its permissions" + LISTED,
     ),
     taken_case("wrong extension", "a.jpg", png(500), "W103 ant/a.jpg: named as JPEG but holds PNG, read as PNG", LOOK),
     taken_case("CMYK", "a.jpg", encoded(exotic("CMYK"), "JPEG"), SOUND),

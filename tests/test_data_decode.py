@@ -65,6 +65,31 @@ def test_jpeg_colour_spaces_keep_the_mean_colour(tmp_path: Path, mode: str) -> N
     np.testing.assert_allclose(mean, expected, atol=2)
 
 
+def ycck(cyan: int, magenta: int, yellow: int, black: int) -> bytes:
+    """A flat JPEG in YCCK: Pillow writes four channels as they are, and the marker of Adobe is changed by hand.
+
+    Adobe stores inks inverted, and YCCK holds Y, Cb, Cr of the inverted inks (libjpeg, jdcolor.c, ycck_cmyk_convert).
+    """
+    y, cb, cr = Image.new("RGB", (1, 1), (cyan, magenta, yellow)).convert("YCbCr").getpixel((0, 0))  # type: ignore[misc]
+    stream = io.BytesIO()
+    Image.new("CMYK", (16, 16), (255 - y, 255 - cb, 255 - cr, black)).save(stream, "JPEG", quality=100, subsampling=0)
+    data = bytearray(stream.getvalue())
+    at = data.index(b"Adobe") + 11
+    assert data[at] == 0  # CMYK
+    data[at] = 2  # YCCK
+    return bytes(data)
+
+
+@pytest.mark.parametrize("inks", [(55, 155, 205, 0), (55, 155, 205, 51), (0, 0, 0, 0), (0, 0, 0, 255), (255, 0, 0, 0)])
+def test_ycck_gives_the_colours_of_its_inks(tmp_path: Path, inks: tuple[int, int, int, int]) -> None:
+    """Known answer: each of red, green and blue is what its ink and black let pass."""
+    (tmp_path / "a.jpg").write_bytes(ycck(*inks))
+    image, notes, kind = decode_with_notes(tmp_path / "a.jpg")
+    expected = [(255 - ink) * (255 - inks[3]) / 255 for ink in inks[:3]]
+    np.testing.assert_allclose(np.asarray(image).mean((0, 1)), expected, atol=2)
+    assert (notes, kind) == ((), "JPEG CMYK")
+
+
 def test_alpha_lies_over_white_in_every_form(tmp_path: Path) -> None:
     half, palette = Image.new("RGBA", (4, 4), (0, 0, 0, 128)), Image.new("P", (4, 4), 1)
     palette.putpalette([255, 0, 0, 0, 0, 255])

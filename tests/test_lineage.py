@@ -101,6 +101,14 @@ def test_the_firewall_says_how_much_it_knows(tmp_path: Path, manifest: Manifest)
     assert firewall(tmp_path, tmp_path / "data.jsonl") == "checked"
 
 
+def test_a_data_manifest_that_leaks_is_refused_whatever_the_lineage_says(tmp_path: Path, manifest: Manifest) -> None:
+    write_lineage(tmp_path, lineage(manifest, sha(manifest, 2)))
+    test = next(image for image in manifest.of("test") if image.path == "ant/0.png")
+    twin = replace(test, path="ant/9.png", split="train")
+    with pytest.raises(LeakError, match=r"no test image may also be a train image, found 1, the first is ant/0\.png"):
+        firewall(tmp_path, replace(manifest, images=(*manifest.images, twin)))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
