@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bad_inputs import CASES, Case
+from bad_pictures import PER_CLASS, photographs, train
 from write_guard import content_of, outside, watched_writes
 
 from finegan_aug import cli
@@ -63,3 +65,24 @@ def test_the_guard_sees_what_is_written_outside(way: str, tmp_path: Path) -> Non
         ways[way]()
     assert outside(seen, tmp_path / "out")
     assert outside(seen, tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_training_with_quarantine_leaves_the_bad_image_out_lists_it_and_writes_nowhere_else(tmp_path: Path) -> None:
+    root = photographs(tmp_path / "photos")
+    (root / "ant" / "bad.png").write_bytes(b"")
+    line = train(tmp_path, root, "--on-bad-image", "quarantine", "--total-kimg", "0.008", "--batch-size", "8")
+    size = "--width 0.05 --ndf 4 --z-dim 8 --num-parents 2 --precision fp32"
+    before = content_of(root)
+    with watched_writes() as seen:
+        assert cli.main([*line, *size.split()]) == 0
+    header, *rows = map(json.loads, (tmp_path / "out" / "data.jsonl").read_text().splitlines())
+    bad = "E101 ant/bad.png: the file is empty; restore the file from its source or remove it"
+    assert header["problems"] == [bad]
+    assert len(rows) == 2 * PER_CLASS
+    assert not any(row["path"] == "ant/bad.png" for row in rows)
+    assert content_of(root) == before
+    # torch makes an empty folder for the compiler when its optimisers are first imported, whether it compiles or not.
+    torchs_own = [path for path in outside(seen, tmp_path / "out") if path.name.startswith("torchinductor_")]
+    assert outside(seen, tmp_path / "out", *torchs_own) == []
+    assert not any(path.parent.name.startswith("torchinductor_") for path in seen)
