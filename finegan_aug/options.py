@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -55,6 +56,10 @@ def parse_options(
     wanted = line.pop("config", None)
     written = {} if wanted is None else _parse_file(parser, find_config(wanted), fields, section)
     written.update(line)
+    for name, value in written.items():
+        for number in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{name} must be a finite number, got {number}", "write a number such as 0.5")
     return [{f.name: written[f.name] for f in dataclasses.fields(s) if f.name in written} for s in shapes]
 
 
@@ -197,9 +202,10 @@ def _check(parser: ArgumentParser, name: str, value: object, fields: dict[str, A
 
 
 def _is_text(value: object) -> bool:
-    """Whether the operating system takes it as text: no NUL, which ends text there, and no half of a character."""
+    """Whether the operating system takes it, or what a list holds, as text: no NUL, which ends text there, and no half
+    of a character. Lists within lists are left to the check of types."""
     if isinstance(value, list):
-        return all(map(_is_text, value))
+        return all(_is_text(item) for item in value if isinstance(item, str))
     try:
         return not isinstance(value, str) or b"\0" not in os.fsencode(value)
     except UnicodeEncodeError:

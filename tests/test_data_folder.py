@@ -114,6 +114,21 @@ def test_a_line_of_cub_without_a_path_is_named(photos: Path, tmp_path: Path) -> 
     assert caught.value.remedy == "restore the file from its download"
 
 
+def test_of_a_name_without_end_the_beginning_is_shown(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "cub").mkdir()
+    (tmp_path / "cub" / "images.txt").write_text("1 ant/0000.png\n")
+    (tmp_path / "cub" / "bounding_boxes.txt").write_text(f"{'9' * 10_000} 4 5 16 25\n")
+    (tmp_path / "boxes.csv").write_text("path,x1,y1,x2,y2\n" + f"{'a' * 10_000},4,5,16,25\n" * 2)
+    for source, words in (
+        ("cub", f"image {'9' * 78} is not in images.txt"),
+        ("boxes.csv", f"'{'a' * 79} has two boxes"),
+    ):
+        with pytest.raises(DataError) as caught:
+            scan(photos, boxes=tmp_path / source)
+        assert words in caught.value.cause
+        assert len(caught.value.cause) < 500
+
+
 def test_a_box_beyond_the_edge_by_rounding_is_clipped(photos: Path, tmp_path: Path) -> None:
     names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))]
     (tmp_path / "b.csv").write_text("path,x,y,w,h\n" + "".join(f"{n},0,0,48.6,36.6\n" for n in names))

@@ -34,6 +34,7 @@ class Net:
     labels: Literal["tied", "discovered"] = "tied"  # labelling mode
     name: str = "net"  # its name
     groups: tuple[int, ...] = ()  # group of each code
+    shares: tuple[float, ...] = ()  # of each group
 
 
 def parse(*argv: str, section: str | None = None) -> Values:
@@ -158,6 +159,25 @@ def test_other_slips_on_the_line() -> None:
     assert refused("--dry-run=yes") == ("--dry-run takes no value", "write --dry-run or --no-dry-run")
     assert refused("a", "b")[0] == "unrecognized arguments: b"
     assert refused("--config", "a", "--config", "b")[0] == "--config must be given once, found it more than once"
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, value: str) -> None:
+    """NaN is neither above nor below any limit, so that checks further in would let it pass."""
+    found, remedy = value.replace(".", ""), "write a number such as 0.5"
+    assert refused(f"--lr={value}") == (f"lr must be a finite number, got {found}", remedy)
+    file = write(tmp_path / "c.yaml", f"lr: {value}\n")
+    assert refused("--config", file) == (f"lr must be a finite number, got {found}", remedy)
+    file = write(tmp_path / "d.yaml", f"shares: [0.5, {value}]\n")
+    assert refused("--config", file) == (f"shares must be a finite number, got {found}", remedy)
+
+
+@pytest.mark.parametrize("levels", [10, 500, 900])
+def test_a_list_within_lists_is_a_wrong_type_however_deep(tmp_path: Path, levels: int) -> None:
+    file = write(tmp_path / "c.json", '{"groups": ' + "[" * levels + "]" * levels + "}")
+    cause, _ = refused("--config", file)
+    assert cause.startswith(f"groups in {file} must be list of int, got [[[[[[[[[[")
+    assert len(cause) < len(file) + 130
 
 
 def test_a_field_without_default_must_be_given() -> None:

@@ -44,7 +44,7 @@ def read_boxes(source: str | Path) -> dict[str, Box]:
     for where, name, box in rows:
         key = name.replace("\\", "/").removeprefix("./")
         if key in boxes:
-            raise DataError(f"{where}: {key!r} has two boxes, an image has one", "keep one row per image")
+            raise DataError(f"{where}: {shown(key)} has two boxes, an image has one", "keep one row per image")
         boxes[key] = box
     return boxes
 
@@ -72,7 +72,7 @@ def _cub_rows(folder: Path) -> list[tuple[str, str, Box]]:
     rows = []
     for _, line in _text_lines(folder / "bounding_boxes.txt"):
         number, *cells = line.split()
-        where = f"{folder / 'bounding_boxes.txt'} image {number}"
+        where = f"{folder / 'bounding_boxes.txt'} image {shown(number)[1:-1]}"
         if number not in names:
             raise DataError(f"{where} is not in images.txt", "use both files from one download")
         rows.append((where, names[number], _box(where, cells, corners=False)))

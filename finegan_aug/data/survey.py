@@ -32,7 +32,7 @@ from finegan_aug.data.decode import ImageError, decode_with_notes
 from finegan_aug.data.duplicates import dhash, near_pairs, pixel_sha256
 from finegan_aug.data.listing import Listing, Problem, list_images
 from finegan_aug.data.manifest import Box, ImageRecord
-from finegan_aug.data.outside import printable
+from finegan_aug.data.outside import shown
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _unmatched(listing: Listing, annotations: _Annotations) -> list[str]:
     for name, keys, known in (("boxes", annotations.boxes, files), ("masks", annotations.masks, stems)):
         extra = [key for key in keys or () if key not in known]
         if extra:
-            notes.append(f"{len(extra)} {name} belong to no image of the folder, the first is {printable(extra[0])}")
+            notes.append(f"{len(extra)} {name} belong to no image of the folder, the first is {shown(extra[0])[1:-1]}")
     return notes
 
 
