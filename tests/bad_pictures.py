@@ -346,6 +346,12 @@ FOLDERS = [
         "add images or remove the class folder",
     ),
     folder_case(
+        "empty class with a line break in its name",
+        lambda root: (root / "a\nb").mkdir(),
+        r"E205 class a\\nb of FOLDER/photos holds no usable image",
+        "add images or remove the class folder",
+    ),
+    folder_case(
         "class of one image",
         lambda root: emptied(root, 1, "bee"),
         "E203 class bee of FOLDER/photos must hold at least 2 images, found 1",
