@@ -362,7 +362,24 @@ def damage_uncommitted(folder: Path) -> None:
     (folder / "complete.json").unlink()
 
 
-@pytest.mark.parametrize("damage", [damage_truncate, damage_remove, damage_uncommitted])
+def damage_file(name: str, data: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(data) and None
+
+
+DAMAGE = {
+    "truncated": damage_truncate,
+    "removed": damage_remove,
+    "uncommitted": damage_uncommitted,
+    "empty": damage_file("objects.npy", b""),
+    "like an archive": damage_file("objects.npy", b"PK\x03\x04 no archive"),
+    "boxes like an archive": damage_file("boxes.npy", b"PK\x03\x04 no archive"),
+    "without rows": damage_file("complete.json", b'{"rows": {}}'),
+    "rows are a number": damage_file("complete.json", b'{"rows": 3}'),
+    "rows are no object": damage_file("complete.json", b'{"rows": ["objects"]}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_cache_is_made_anew(manifest: Manifest, tmp_path: Path, damage: Callable[[Path], None]) -> None:
     u = draws(5)
     expected = everything(build_crops(manifest, resolution=32, boxes="given", cache_dir=tmp_path / "cache"), u)

@@ -217,13 +217,14 @@ def _open(folder: Path) -> tuple[Objects, dict[str, Bytes]] | None:
     if not (folder / "complete.json").is_file():
         return None
     try:
-        complete = read_json(folder / "complete.json")
+        rows = read_json(folder / "complete.json")["rows"]
         # Mode "c": pages are read on demand, and a write would stay in memory.
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in complete["rows"]}
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in rows}
         boxes, square = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("boxes", "squares"))
-    except (DataError, OSError, ValueError, KeyError):
+        whole = {"objects", "frames"} <= arrays.keys() and all(len(arrays[name]) == rows[name] for name in arrays)
+    # numpy raises nearly anything on a damaged file; whatever is wrong, the photographs are there to make it anew.
+    except Exception:
         return None
-    whole = all(len(arrays[name]) == rows for name, rows in complete["rows"].items())
     return (Objects(boxes, square, "frames_masks" in arrays), arrays) if whole else None
 
 
