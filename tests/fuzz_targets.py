@@ -220,13 +220,16 @@ def read_configuration(folder: Path, data: tuple[str, bytes]) -> None:
 
 
 def read_training_configuration(folder: Path, data: tuple[str, bytes]) -> None:
-    """As the verb train reads it; what is accepted makes a whole configuration, which comes back from JSON."""
+    """As the verb train reads it; what is accepted makes a configuration, which comes back from JSON.
+
+    Codes are not counted from the data here (`resolve`): that makes a list as long as the number of codes.
+    """
     name, content = data
     (folder / name).write_bytes(content)
     line = ["--config", str(folder / name), "--out", "run", "--data", "photographs"]
     run, photographs, written = parse_options("train", line, TrainOptions, DataOptions, FineGANConfig, section="train")
     build(DataOptions, photographs)
-    config = generator_config(build(TrainOptions, run).preset, written).resolve(4)
+    config = generator_config(build(TrainOptions, run).preset, written)
     assert FineGANConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 

@@ -96,13 +96,12 @@ def test_a_classifier(toy_folder: Path, tmp_path: Path) -> None:
 def ablation(words: list[str]) -> int:
     """Four cells on forty images; sets stand ready."""
     manifest = tiny_ablation.scanned(Path(words[0]))
-    asked = tiny_ablation.options(Path(words[1]), arms=("R1", "S1"), jobs=int(words[2]))
+    asked = tiny_ablation.options(Path(words[1]), arms=("R1", "S1"))
     run_ablation(asked, tiny_ablation.CONFIG, manifest, tiny_ablation.fake_sets)
     return 0
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_an_ablation(tmp_path: Path, jobs: int) -> None:
+def test_an_ablation(tmp_path: Path) -> None:
     tiny_ablation.scanned(tmp_path / "photographs")
 
     def same(out: Path) -> None:
@@ -115,7 +114,7 @@ def test_an_ablation(tmp_path: Path, jobs: int) -> None:
             assert (out / path).read_bytes() == (whole / path).read_bytes()
 
     line = ["test_kill:ablation", str(tmp_path / "photographs")]
-    survived(f"ablation killed, {jobs} at once", lambda out: [*line, str(out), str(jobs)], tmp_path, same)
+    survived("ablation killed", lambda out: [*line, str(out)], tmp_path, same)
 
 
 @pytest.mark.sockets
