@@ -1,4 +1,7 @@
-"""What several test files share: drawn photographs on disk and one finished run. Both are for reading only."""
+"""What several test files share: drawn photographs on disk, one finished run, and the rule that no test opens a socket.
+
+Photographs and run are for reading only.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from socket_rule import pytest_configure, pytest_runtest_setup, pytest_runtest_teardown  # noqa: F401
 from tiny_runs import tiny_config
 
 from finegan_aug.data.folder import load_data

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from dangers import violations
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("finegan_aug", "classifier", "recipes", "benchmarks")
@@ -20,12 +21,6 @@ LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS = {
     "finegan_aug/training.py:_loop": "the training loop, readable from top to bottom",
 }
-
-BANNED_IMPORTS = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
-BANNED_NAMES = {"eval", "exec", "compile", "__import__"}
-BANNED_CALLS = {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen"}
-NEEDED_KEYWORDS = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
-
 
 def python_files(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
@@ -44,49 +39,6 @@ def modules_imported(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             found.add(str(node.module).split(".")[0])
     return found
-
-
-def violations(source: str) -> list[str]:
-    """What in this source is dangerous, one line each."""
-    tree = ast.parse(source)
-    found = [f"import {name}" for name in sorted(modules_imported(tree) & BANNED_IMPORTS)]
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        called = ast.unparse(call.func).replace("numpy.", "np.")
-        keywords = {keyword.arg: keyword.value for keyword in call.keywords}
-        if called in BANNED_NAMES | BANNED_CALLS:
-            found.append(f"{called} in line {call.lineno}")
-        if isinstance(keywords.get("shell"), ast.Constant) and ast.unparse(keywords["shell"]) != "False":
-            found.append(f"shell in line {call.lineno}")
-        if called in NEEDED_KEYWORDS:
-            name, wanted = NEEDED_KEYWORDS[called]
-            if name not in keywords or ast.unparse(keywords[name]) != str(wanted):
-                found.append(f"{called} without {name}={wanted} in line {call.lineno}")
-    return found
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        "import pickle",
-        "def f():\n    from pickle import loads",
-        "eval('1')",
-        "exec('1')",
-        "torch.load(path)",
-        "torch.load(path, weights_only=False)",
-        "np.load(path)",
-        "numpy.load(path, allow_pickle=True)",
-        "yaml.load(text, Loader=yaml.SafeLoader)",
-        "subprocess.run('ls', shell=True)",
-        "os.system('ls')",
-    ],
-)
-def test_the_check_finds_what_is_dangerous(bad: str) -> None:
-    assert len(violations(bad)) == 1
-
-
-def test_the_check_lets_pass_what_is_safe() -> None:
-    good = ["model.eval()", "torch.load(p, weights_only=True)", "np.load(p, allow_pickle=False)", "yaml.safe_load(t)"]
-    assert violations("\n".join([*good, "re.compile(x)", "run(line, shell=False)"])) == []
 
 
 @pytest.mark.parametrize("path", python_files(*OURS), ids=name_of)

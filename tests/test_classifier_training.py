@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,8 @@ def test_an_image_gets_the_same_draws_in_any_batch_and_others_in_the_next_epoch(
 
 @pytest.mark.parametrize("augment", ["none", "flip-crop", "trivial", "rand", "timm", "albumentations"])
 def test_every_augmentation_gives_bytes_of_the_asked_size_and_depends_on_the_seed_alone(augment: str) -> None:
-    if augment == "albumentations":
-        pytest.importorskip("albumentations", reason="the extra `classifier` is not installed")
+    if augment == "albumentations" and find_spec("albumentations") is None:  # its import asks the package index
+        pytest.skip("the extra `classifier` is not installed")
     data = ColouredImages(8, side_px=40)
     config = replace(BASE, augment=augment)  # type: ignore[arg-type]
     keys = [(0, index, False) for index in range(8)]
@@ -272,6 +273,7 @@ train_classifier(config, data, Path(sys.argv[1]), classes=data.classes)
 
 
 @pytest.mark.slow
+@pytest.mark.sockets
 def test_two_processes_share_the_batch(tmp_path: Path) -> None:
     """Not bit for bit, since BatchNorm sees halves of the batch; but one run folder, and the mean loss of both."""
     script = tmp_path / "two.py"

@@ -27,7 +27,7 @@ from finegan_aug.synthesis import synthesize
 from finegan_aug.training import train
 from finegan_aug.training_state import TrainingState
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sockets]
 
 
 @pytest.fixture(scope="module")

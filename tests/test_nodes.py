@@ -27,6 +27,7 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.sockets
 def test_two_nodes_give_what_one_node_with_two_processes_gives(toy_folder: Path, tmp_path: Path) -> None:
     node = ["--nnodes", "2", "--nproc_per_node", "1", "--rdzv_backend", "c10d", "--rdzv_id", "finegan"]
     node += ["--rdzv_endpoint", f"127.0.0.1:{free_port()}"]

@@ -1,0 +1,3 @@
+"""Python runs this at its start where the folder is on PYTHONPATH."""
+
+import no_sockets  # noqa: F401
