@@ -7,7 +7,6 @@ import io
 import json
 import math
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,11 +184,12 @@ def read_predictions(folder: Path, row: Row) -> Predictions | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            right = arrays["logits"].argmax(axis=1) == arrays["labels"]
-            order = np.argsort(arrays["image"], kind="stable")
-            return Predictions(arrays["image"][order], right[order])
-    except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile):
+            labels, logits, images = (arrays[name] for name in ("labels", "logits", "image"))
+            right, order = logits.argmax(axis=1) == labels, np.argsort(images, kind="stable")
+    except Exception:  # a file of another kind or a damaged one fails with whatever it provokes; nothing in it is run
         return None
+    whole = labels.ndim == 1 and right.shape == labels.shape == images.shape
+    return Predictions(images[order], right[order]) if whole else None
 
 
 def picture_files(gan: GanRun, *, without_real_images: bool) -> list[Path]:
