@@ -12,8 +12,8 @@ from classifier.config import ClassifierConfig
 from classifier.data import SquareImages
 from classifier.evaluation import evaluate_classifier
 from finegan_aug.data.manifest import Manifest, read_manifest
-from finegan_aug.files import JSON, read_json, sha256_file, write_json
-from finegan_aug.lineage import read_lineage
+from finegan_aug.files import JSON, read_json, sha256_file, write_bytes, write_json
+from finegan_aug.lineage import LINEAGE, read_lineage
 from finegan_aug.report.words import knows_imagenet
 from recipes.arms import SYNTHETIC, Cell, square_px
 from recipes.choosing import chooses_control, primary
@@ -47,10 +47,21 @@ def open_test(options: AblationOptions, config: ClassifierConfig, manifest: Mani
             scores = {**evaluate_classifier(folder, test), "model_sha256": weights[cell.name]}
             write_json(folder / "test.json", scores)
         rows.append(_row(options, cell, folder, scores))
+        if rows[-1]["lineage"] is not None:
+            _keep_lineage(out, cell, rows[-1]["lineage"])
     write_json(out / "filter.json", {"rows": filter_rows(options.sets / "synthetic")})
     write_facts(out / "experiment.json", _facts(options, config, manifest, cells))
     write_json(out / "rows.json", {**_header(options, config, cells), "test_openings": openings, "rows": rows})
     return out / "rows.json"
+
+
+def _keep_lineage(out: Path, cell: Cell, sha256: str) -> None:
+    """Copy the lineage a cell was trained with into the experiment, where the report checks it: sets may lie elsewhere,
+    and stay behind when the experiment is published."""
+    assert cell.pool is not None
+    source, kept = cell.pool / LINEAGE, out / "lineages" / sha256[:16] / LINEAGE
+    if not kept.exists() and sha256_file(source) == sha256:  # a set that was made anew since is not what it saw
+        write_bytes(kept, source.read_bytes())
 
 
 def write_facts(path: Path, facts: JSON) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fake_lineage import with_lineage
 from PIL import Image
 
 from finegan_aug.randomness import normals, permutation, seed_for, uniforms
@@ -39,7 +40,7 @@ def make_experiment(
         "labels": "tied",
         "rows": rows,
     }
-    write(folder / "rows.json", header)
+    write(folder / "rows.json", with_lineage(folder, header))
     write(folder / "experiment.json", _header(classes))
     write(folder / "audit.json", _audit(classes))
     write(folder / "filter.json", {"rows": [_filter(name, index) for index, name in enumerate(classes)]})

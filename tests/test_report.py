@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_experiment import CLASSES, change, grid, make_experiment, write
+from fake_lineage import with_lineage
 from PIL import Image
 
 from finegan_aug.errors import DataError
@@ -79,7 +80,7 @@ def small(folder: Path, differences: list[float], *, arm: dict[str, object] | No
     """Folder with R2 at 50 % and S3 above it by the given differences, one for each pair."""
     rows = [row("R2", pair, 0.5) for pair in range(len(differences))]
     rows += [row("S3", pair, 0.5 + difference) | (arm or {}) for pair, difference in enumerate(differences)]
-    write(folder / "rows.json", {"rows": rows} | header)
+    write(folder / "rows.json", with_lineage(folder, {"rows": rows} | header))
     return folder
 
 

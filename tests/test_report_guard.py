@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_experiment import write
+from fake_lineage import with_lineage
 
 from finegan_aug.report import write_report
 from finegan_aug.report.words import knows_imagenet
@@ -25,7 +26,7 @@ def experiment(folder: Path, guard: object, **header: object) -> Path:
         for arm, values in (("R2", R2), ("S3", S3))
         for pair, accuracy in enumerate(values)
     ]
-    write(folder / "rows.json", {"rows": rows, "guard": guard, **header})
+    write(folder / "rows.json", with_lineage(folder, {"rows": rows, "guard": guard, **header}))
     return folder
 
 
@@ -110,7 +111,7 @@ def test_a_control_of_its_own_for_each_setting_is_the_primary_contrast(tmp_path:
     ]
     primary = [{"arm": "S3", "control": "R1", "fraction": 0.1, "model": "net"}]
     primary += [{"arm": "S3", "control": "R2", "fraction": 0.5, "model": "net"}]
-    write(tmp_path / "rows.json", {"rows": rows, "primary": primary})
+    write(tmp_path / "rows.json", with_lineage(tmp_path, {"rows": rows, "primary": primary}))
     write_report(tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     assert [(line["fraction"], line["control"], line["word"]) for line in report["headlines"]] == [

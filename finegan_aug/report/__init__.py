@@ -11,7 +11,10 @@ Every part of the folder may be missing; its section is then left out or says "n
                                   "validation_accuracy": {alpha: accuracy}}], empty where alpha was not chosen,
                        "rows": [{"fraction", "arm", "model", "pair", "accuracy", "steps", "alpha", "top5",
                                  "macro_f1", "worst_class_accuracy", "ece", "per_class_accuracy": [...],
-                                 "pool", "predictions": "cells/.../predictions.npz", "warnings": [...]}]}
+                                 "pool", "predictions": "cells/.../predictions.npz", "warnings": [...],
+                                 "draw", "lineage": SHA-256 of the lineage.json of its synthetic images}]}
+    budgets/<fraction>-<draw>.jsonl    and lineage.json files in synthetic/*/*, pools/* or lineages/*: what the verdicts
+                       of synthetic arms stand on (`report.evidence`)
     evaluation.json   a list, or {"rows": list}, of {"metric", "value", "interval", "extractor", "n_real",
                        "n_fake", "split", "gan"}; also read from gan/<name>/evaluation.json
     audit.json        {"judge", "judge_accuracy", "mask_iou",

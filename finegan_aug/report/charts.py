@@ -79,7 +79,7 @@ def contrast_chart(contrasts: Sequence[Contrast]) -> str:
         figure = Figure(figsize=(9.6, 0.75 + 0.42 * len(contrasts)), layout="constrained")
         axis = figure.subplots()
         for row, contrast in enumerate(contrasts):
-            color = VERDICT_COLORS[contrast.verdict]
+            color = VERDICT_COLORS.get(contrast.verdict, VERDICT_COLORS["inconclusive"])
             comparison = contrast.comparison
             if contrast.bootstrap is not None:
                 low, high = contrast.bootstrap

@@ -15,6 +15,7 @@ from finegan_aug.errors import DataError
 from finegan_aug.files import write_bytes, write_json
 from finegan_aug.report import charts, sections, words
 from finegan_aug.report.csv_tables import csv_bytes, csv_tables
+from finegan_aug.report.evidence import barred, unproved
 from finegan_aug.report.guard import guarded_rows, guards
 from finegan_aug.report.rows import ARMS, Row, arm_order, parse_rows, percent
 from finegan_aug.report.sources import (
@@ -77,6 +78,7 @@ def _content(experiment: Experiment, rows: list[Row], warnings: list[str]) -> JS
     data: JSON = header["data"] if isinstance(header.get("data"), dict) else {}
     classes = [str(name) for name in data["classes"]] if isinstance(data.get("classes"), list) else []
     found = contrasts(rows, ablation, lambda row: read_predictions(experiment.folder, row))
+    found = barred(found, unproved(experiment.folder, rows, ablation))
     chosen = guards(rows, ablation, found)
     cells = summarise([*rows, *guarded_rows(rows, chosen)])
     cells.sort(key=lambda cell: (cell.fraction, cell.model, arm_order(cell.arm)))

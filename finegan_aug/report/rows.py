@@ -28,6 +28,7 @@ ARMS = {  # order of every table and chart
     "N0": "R2 + copies of real images (null)",
     "P0": "R2 + synthetic images with shuffled labels (poison)",
 }
+WITHOUT_SYNTHETIC = ("R0", "R1", "R2", "R3", "R4", "R5", "N0")  # every other arm trains on generated images
 SECONDARY = ("top5", "macro_f1", "worst_class_accuracy", "ece")
 
 
@@ -53,6 +54,8 @@ class Row:
     scores: dict[str, float] = field(default_factory=dict)  # those of SECONDARY that were measured
     per_class: tuple[float, ...] = ()
     predictions: str | None = None  # path relative to the experiment folder
+    draw: int | None = None  # number of its labelled budget among those of the fraction
+    lineage: str | None = None  # SHA-256 of the lineage.json of the set it was trained with
 
 
 def parse_rows(raw: object) -> tuple[list[Row], list[str]]:
@@ -96,8 +99,8 @@ def _row(entry: JSON) -> Row | None:
     if fraction is None or pair is None or accuracy is None or not entry.get("arm") or not entry.get("model"):
         return None
     raw_classes = entry.get("per_class_accuracy")
-    steps, alpha, pool = (_number(entry.get(name)) for name in ("steps", "alpha", "pool"))
-    path = entry.get("predictions")
+    steps, alpha, pool, draw = (_number(entry.get(name)) for name in ("steps", "alpha", "pool", "draw"))
+    path, lineage = entry.get("predictions"), entry.get("lineage")
     return Row(
         fraction=fraction,
         arm=str(entry["arm"]),
@@ -113,6 +116,8 @@ def _row(entry: JSON) -> Row | None:
             for item in (raw_classes if isinstance(raw_classes, list) else [])
         ),
         predictions=path if isinstance(path, str) else None,
+        draw=None if draw is None else int(draw),
+        lineage=lineage if isinstance(lineage, str) else None,
     )
 
 

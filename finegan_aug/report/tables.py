@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from finegan_aug.report.rows import SECONDARY, Predictions, Row
-from finegan_aug.verdict import Comparison, Verdict, bootstrap_interval, compare, holm, mean_interval
+from finegan_aug.verdict import Comparison, bootstrap_interval, compare, holm, mean_interval
 
 JSON = dict[str, Any]
 
@@ -47,11 +47,12 @@ class Contrast:
     primary: bool
     pairs: tuple[int, ...]
     comparison: Comparison
-    verdict: Verdict
+    verdict: str  # helps, hurts or inconclusive; leak or lineage unchecked, where it is barred (`report.evidence`)
     bootstrap: tuple[float, float] | None  # over test images; None without predictions
     adjusted_p: float | None  # Holm, over the other contrasts of this model and fraction; None for the primary
     share_lost: float | None  # share of classes whose mean accuracy fell
     off: bool  # True if no synthetic image was mixed in: alpha = 0 in every pair
+    barred: str = ""  # why it carries no verdict
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _correct_for_number(family: list[Contrast]) -> list[Contrast]:
     corrected = []
     for contrast in family:
         p = values.get(id(contrast))
-        word: Verdict = contrast.verdict if p is None or p < SIGNIFICANCE else "inconclusive"
+        word = contrast.verdict if p is None or p < SIGNIFICANCE else "inconclusive"
         corrected.append(replace(contrast, adjusted_p=p, verdict=word))
     return corrected
 

@@ -44,8 +44,8 @@ def headlines(rows: Sequence[Row], found: Sequence[Contrast], header: JSON, chos
             line |= {"word": "no usable codes", "text": "No code agrees with a class well enough to be used."}
         elif contrast is None:
             line |= {"word": "not run", "text": f"{arm} and {control} have no pair in common."}
-        elif header.get("lineage_checked") is False:
-            line |= {"word": "lineage unchecked", "text": "Barred from a verdict: train and test may overlap."}
+        elif contrast.barred:
+            line |= {"word": contrast.verdict, "text": f"Barred from a verdict: {contrast.barred}."}
         else:
             line |= {"word": contrast.verdict, "text": _sentence(contrast)}
         guard = next((guard for guard in chosen if (guard.fraction, guard.model) == (fraction, model)), None)
@@ -115,8 +115,8 @@ def warnings(experiment: Experiment, rows: Sequence[Row], found: Sequence[Contra
     texts = []
     if header.get("leak_override"):
         texts.append("The firewall between training and test data was overridden: no number here is evidence.")
-    if header.get("lineage_checked") is False:
-        texts.append("The lineage of the synthetic images is unknown: test images may have been trained on.")
+    for reason in dict.fromkeys(contrast.barred for contrast in found if contrast.barred):
+        texts.append(f"No verdict for the synthetic images: {reason}. Test images may have been trained on.")
     if header.get("imagenet_features") is True or any(knows_imagenet(gan.config) for gan in experiment.gans):
         text = "The generator was trained against frozen ImageNet features"
         texts.append(f"{text}; compare with a control that uses them.")
