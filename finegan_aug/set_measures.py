@@ -22,6 +22,7 @@ from finegan_aug.nearest import copy_distance, nearest_distances
 from finegan_aug.randomness import permutation, seed_for
 
 NEIGHBOUR = 5  # the ball of an image reaches this neighbour
+MOST_MEMORISED = 0.05  # share of generated images above which a warning stands beside the number
 
 
 class ClassCoverage(NamedTuple):
@@ -77,6 +78,14 @@ def memorised_share(*, real: Tensor, fake: Tensor) -> float:
     return float((nearest_distances(fake, real) <= copy_distance(real)).double().mean())
 
 
+def memorised_warnings(share: float) -> list[str]:
+    """What to say about a share in [0, 1]: nothing up to 5 %."""
+    if share <= MOST_MEMORISED:
+        return []
+    text = f"{100 * share:.1f} % of the generated images lie as near to a training image as a copy of it would"
+    return [f"memorised: {text}; more than {100 * MOST_MEMORISED:.0f} % means that the generator repeats photographs"]
+
+
 def set_rows(made: Made, train: Photographs, judge: Extractor, classes: Sequence[str], *, seed: int) -> list[JSON]:
     """Both measures as rows, of all images and, where a filter has chosen, of those it kept (`_after_filter`).
 
@@ -113,7 +122,8 @@ def set_rows(made: Made, train: Photographs, judge: Extractor, classes: Sequence
                 rows.append(metric_row(name + suffix, value, counts, warnings=warnings))
         share = memorised_share(real=real, fake=fake)
         counts = base | {"n_real": len(real), "n_fake": len(fake)}
-        rows.append(metric_row(f"memorised_share{suffix}", share, counts, interval=wilson_interval(share, len(fake))))
+        bounds, warnings = wilson_interval(share, len(fake)), memorised_warnings(share)
+        rows.append(metric_row(f"memorised_share{suffix}", share, counts, interval=bounds, warnings=warnings))
     return rows
 
 

@@ -25,7 +25,7 @@ def budget(folder: Path) -> Manifest:
 
 def lineage_of(manifest: Manifest, *extra: str) -> Lineage:
     """Of a set whose generator saw the training images of the budget, and these."""
-    images = {record.sha256: ("gan_train",) for record in manifest.of("train")} | {sha: ("gan_train",) for sha in extra}
+    images = {record.sha256: ("gan_train",) for record in manifest.of("train")} | dict.fromkeys(extra, ("gan_train",))
     generator = {"kind": "fake", "checkpoint_sha256": "0" * 64}
     return Lineage(images, manifest.classes, manifest.sha256, generator, labels="tied", gan_data="s")
 

@@ -22,6 +22,7 @@ LONG_FUNCTIONS = {
     "finegan_aug/training.py:_loop": "the training loop, readable from top to bottom",
 }
 
+
 def python_files(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from faults import held
 from fake_experiment import make_experiment
-from PIL import Image
+from faults import held
 from safetensors.torch import save_file
 from small_sets import real_folder, synthetic_folder
 from test_interop import small_generator
@@ -264,8 +263,7 @@ PLACES: dict[str, Callable[[Path], Place]] = {
 def came_out(place: Place) -> object:
     try:
         return place.read()
-    except FineGANAugError as error:
-        assert error.remedy
+    except FineGANAugError:
         return REFUSED
     except Exception as error:
         return f"{type(error).__name__}: {error}"

@@ -186,7 +186,9 @@ def test_an_image_that_a_row_was_tested_on_is_a_leak_whatever_the_budget_says(tm
     write_manifest(type(other)(other.root, other.classes, moved), folder / "budgets" / "0.1-0.jsonl")
     assert verdict(folder)["word"] == "helps"  # so far nothing contradicts
     names = np.array([record.sha256 for record in other.of("test")])
-    np.savez(folder / "p.npz", labels=np.zeros(3, dtype=np.int64), logits=np.ones((3, 2), dtype=np.float32), image=names)
+    np.savez(
+        folder / "p.npz", labels=np.zeros(3, dtype=np.int64), logits=np.ones((3, 2), dtype=np.float32), image=names
+    )
     _rows(folder, predictions="p.npz")
     found = verdict(folder)
     assert (found["word"], found["text"]) == (

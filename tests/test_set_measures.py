@@ -152,6 +152,24 @@ def test_a_copy_counts_also_where_training_images_repeat() -> None:
     assert memorised_share(real=torch.cat([real, real]), fake=real[:4]) == 1
 
 
+@pytest.mark.parametrize(
+    ("copies", "warned"),
+    [(0, []), (3, []), (4, ["memorised: 6.7 % of the generated images lie as near to a training image as a copy of it "
+                            "would; more than 5 % means that the generator repeats photographs"])],
+)  # fmt: skip
+def test_above_5_percent_memorised_images_a_warning_stands_beside_the_number(copies: int, warned: list[str]) -> None:
+    """A generator that replays training images, among 60 that are far from all of them."""
+    train = Photographs(pictures("train", 60), torch.arange(60) % 2)
+    far = torch.full((60 - copies, 3, 4, 4), 255, dtype=torch.uint8)
+    made = Made(torch.cat([far, train.images[:copies]]), torch.arange(60) % 2, torch.arange(60) >= 60 - copies)
+    rows = {row["metric"]: row for row in set_rows(made, train, JUDGE, ("ant", "bee"), seed=0)}
+    assert rows["memorised_share"]["value"] == pytest.approx(copies / 60)
+    assert rows["memorised_share"]["warnings"] == warned
+    if copies:
+        assert rows["memorised_share_after_filter"]["value"] == 1  # a filter that kept the copies alone
+        assert rows["memorised_share_after_filter"]["warnings"][0].startswith("memorised: 100.0 % of the generated")
+
+
 # Rows
 
 

@@ -56,9 +56,9 @@ def unproved(folder: Path, rows: Sequence[Row], header: Mapping[str, Any]) -> di
             if budget not in budgets:
                 budgets[budget] = _manifest(folder / "budgets" / f"{budget}.jsonl")
             known[row.lineage, budget] = _checked(lineages.get(row.lineage or ""), budgets[budget], row, budget)
-        why = known[row.lineage, budget] or _tested_on(folder, row, lineages[row.lineage or ""])
-        if why is not None:
-            found[_key(row)] = why
+        reason = known[row.lineage, budget] or _tested_on(folder, row, lineages[row.lineage or ""])
+        if reason is not None:
+            found[_key(row)] = reason
     return found
 
 

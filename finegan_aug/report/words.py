@@ -134,9 +134,20 @@ def warnings(experiment: Experiment, rows: Sequence[Row], found: Sequence[Contra
     few = sorted({len(contrast.pairs) for contrast in found if contrast.primary and len(contrast.pairs) < 3})
     if few:
         texts.append("Fewer than 3 pairs: such a contrast is inconclusive whatever its size.")
+    texts += _memorised(experiment.evaluation)
     listed = experiment.header.get("warnings")
     texts += [str(text) for text in listed] if isinstance(listed, list) else []
     return texts + experiment.warnings
+
+
+def _memorised(evaluation: Sequence[JSON]) -> list[str]:
+    """What the measure of memorised images warns of, with the generator's name."""
+    found = []
+    for line in evaluation:
+        said = line.get("warnings") if str(line.get("metric")).startswith("memorised_share") else None
+        about = f" ({line['gan']})" if line.get("gan") else ""
+        found += [f"{text}{about}." for text in (said if isinstance(said, list) else [])]
+    return list(dict.fromkeys(found))
 
 
 def knows_imagenet(config: JSON) -> bool:
