@@ -14,7 +14,7 @@ CLASSES = ("ant", "bee")
 
 
 def image(number: int, split: str) -> ImageRecord:
-    return ImageRecord(f"{number}.png", f"{number:064x}", f"{number:016x}", 8, 8, number % 2, split)
+    return ImageRecord(f"{number}.png", f"{0xFA4E0000 + number:064x}", f"{number:016x}", 8, 8, number % 2, split)
 
 
 def budget(folder: Path) -> Manifest:

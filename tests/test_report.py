@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, browse
 from fake_experiment import CLASSES, change, grid, make_experiment, write
 from fake_lineage import with_lineage
 from PIL import Image
@@ -23,7 +22,6 @@ from finegan_aug.report.charts import thin
 from finegan_aug.report.csv_tables import csv_bytes
 from finegan_aug.report.sources import clean, without_private_paths
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 PAYLOADS = [
     "<script>document.title='owned'</script>",
@@ -434,14 +432,6 @@ def test_long_lines_keep_their_mean_when_thinned() -> None:
     assert len(x_thin) == 100
     assert np.mean(y_thin) == pytest.approx(y.mean())
     assert thin([(0.0, 1.0), (1.0, 3.0)]) == ([0.0, 1.0], [1.0, 3.0])
-
-
-def browse(page: Path, folder: Path, *options: str) -> str:
-    assert CHROMIUM is not None
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"]
-    flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}"]
-    command = [CHROMIUM, *flags, *options, page.as_uri()]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
