@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check faults fuzz lowest clean
 
 demo: .venv/installed
 	$(BIN)/python recipes/demo.py
@@ -15,8 +15,26 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Every promise that is counted, one row each: held N of N.
+faults: .venv/installed
+	mkdir -p runs && rm -f runs/faults.jsonl
+	FINEGAN_AUG_FAULTS=runs/faults.jsonl $(BIN)/python -m pytest -m fault; tested=$$?; \
+	$(BIN)/python -m benchmarks.faults runs/faults.jsonl && exit $$tested
+
+# Odd input for every parser, far more of it than in `make test`.
+fuzz: .venv/installed
+	FINEGAN_AUG_FUZZ_EXAMPLES=20000 $(BIN)/python -m pytest tests/test_fuzz.py
+
+# The fast tests with the lowest versions that pyproject.toml declares, in an environment of their own.
+lowest:
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	$(PYTHON) benchmarks/lowest.py pyproject.toml >.venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check -r .venv-lowest/lowest.txt hatchling editables
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	.venv-lowest/bin/python -m pytest -m "not slow"
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # One environment for all targets, made again only when pyproject.toml changes.
 .venv/installed: pyproject.toml

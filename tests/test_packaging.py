@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import finegan_aug
+from benchmarks.lowest import lowest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -125,3 +126,20 @@ def test_the_make_targets_use_the_local_environment_and_nothing_else() -> None:
     assert ".venv/bin/python recipes/demo.py" in commands
     assert ".venv/bin/python -m pytest" in commands
     assert {".venv/bin/ruff format --check .", ".venv/bin/ruff check .", ".venv/bin/mypy"} <= set(commands)
+
+
+def test_make_faults_counts_anew_and_prints_the_table_even_where_a_test_fails() -> None:
+    listed = subprocess.run(["make", "-n", "faults"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "rm -f runs/faults.jsonl" in listed
+    assert "FINEGAN_AUG_FAULTS=runs/faults.jsonl .venv/bin/python -m pytest -m fault;" in listed
+    assert ".venv/bin/python -m benchmarks.faults runs/faults.jsonl && exit $tested" in listed
+
+
+def test_every_requirement_has_a_lowest_version_for_make_lowest() -> None:
+    pins = lowest(PROJECT)
+    assert "scipy==1.13" in pins  # the first that goes with numpy 2
+    assert "albumentations==2.0.8" in pins
+    assert {pin.split("==")[0] for pin in pins} >= {re.match(r"[\w-]+", line)[0] for line in PROJECT["dependencies"]}  # type: ignore[index]
+    assert not any(pin.startswith(("finegan-aug", "ruff", "mypy")) for pin in pins)
+    with pytest.raises(ValueError, match="every requirement needs a lowest version, found 'tqdm'"):
+        lowest({"name": "x", "dependencies": ["tqdm"], "optional-dependencies": {}})
