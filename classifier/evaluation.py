@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finegan_aug.data.wrapped import MapDataset
-from finegan_aug.errors import DataError
+from finegan_aug.errors import CheckpointError, DataError
 from finegan_aug.files import read_json, write_bytes
 
 from .config import ClassifierConfig
@@ -79,13 +80,23 @@ def _calibration_error(scores: npt.NDArray[np.float64], right: npt.NDArray[np.bo
 
 
 def load_classifier(run_dir: str | Path) -> tuple[ClassifierConfig, nn.Module, tuple[str, ...]]:
-    """Config, network in evaluation mode on the CPU, and class names of a finished run."""
+    """Config, network in evaluation mode on the CPU, and class names of a finished run.
+
+    Raises:
+        CheckpointError: its weights cannot be read.
+    """
     run_dir = Path(run_dir)
     content = read_json(run_dir / "config.json")
     config = ClassifierConfig(**content["classifier"])
     bare = ClassifierConfig(**{**config.to_json(), "checkpoint": None, "pretrained": False})
     model = build_model(bare, len(content["classes"]))
-    model.load_state_dict(load_file(run_dir / "model.safetensors"))
+    try:
+        model.load_state_dict(load_file(run_dir / "model.safetensors"))
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{run_dir / 'model.safetensors'} must hold tensors, found something else: {error}",
+            "remove the folder and train again",
+        ) from error
     return config, model.eval(), tuple(content["classes"])
 
 

@@ -22,6 +22,7 @@ Choice = Literal["last", "kid"]
 Knowledge = Literal["own", "packaged"]  # learned from these photographs alone, or on top of ImageNet features
 
 
+MOST_CODES = 100_000  # each has weights of its own, and places in every table
 _ABOVE_ZERO = (
     *("width", "z_dim", "ndf", "modes_per_class", "batch_size", "total_kimg", "lr"),
     *("log_kimg", "grid_kimg", "checkpoint_kimg"),
@@ -170,6 +171,11 @@ class FineGANConfig:
             )
 
     def _check_codes(self) -> None:
+        for name in ("num_children", "modes_per_class"):
+            if (getattr(self, name) or 0) > MOST_CODES:
+                raise ConfigError(
+                    f"{name} must be at most {MOST_CODES}, got {getattr(self, name)}", f"lower --{name}"
+                )
         if self.labels == "tied" and self.num_classes is not None and self.num_children is not None:
             expected = self.num_classes * self.modes_per_class
             if self.num_children != expected:

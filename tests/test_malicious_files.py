@@ -269,21 +269,8 @@ def came_out(place: Place) -> object:
         return f"{type(error).__name__}: {error}"
 
 
-ARCHIVE = "numpy opens any zip as an archive of arrays, and an attribute of an array is asked of it"
-OPEN = {  # places whose reader lets another exception out; no code runs there either
-    "crop cache, boxes": ARCHIVE,
-    "crop cache, squares": ARCHIVE,
-    "synthetic set, index.npy": ARCHIVE,
-    "weights of a finished classifier": "SafetensorError is not turned into CheckpointError",
-}
-CASES = [
-    pytest.param(name, marks=[pytest.mark.xfail(reason=OPEN[name], strict=True)] if name in OPEN else [], id=name)
-    for name in PLACES
-]
-
-
 @pytest.mark.fault
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", PLACES)
 def test_no_file_is_unpickled(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = []
     for override in ("", "1"):
