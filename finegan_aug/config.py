@@ -173,9 +173,7 @@ class FineGANConfig:
     def _check_codes(self) -> None:
         for name in ("num_children", "modes_per_class"):
             if (getattr(self, name) or 0) > MOST_CODES:
-                raise ConfigError(
-                    f"{name} must be at most {MOST_CODES}, got {getattr(self, name)}", f"lower --{name}"
-                )
+                raise ConfigError(f"{name} must be at most {MOST_CODES}, got {getattr(self, name)}", f"lower --{name}")
         if self.labels == "tied" and self.num_classes is not None and self.num_children is not None:
             expected = self.num_classes * self.modes_per_class
             if self.num_children != expected:
