@@ -4,8 +4,8 @@
     killing.py SEED LONGEST_SEC MODULE:FUNCTION WORD ...
 
 Everything is imported once and each attempt is a fork, so that kills fall into the work and not into the imports. Each
-falls anywhere in the first LONGEST_SEC of an attempt, the first in a third of that; 0 kills nothing. Prints how many attempts were killed, and the
-seconds of the last one.
+falls anywhere in the first LONGEST_SEC of an attempt, the first in a third of that; 0 kills nothing. Prints how many
+attempts were killed, and the seconds of the last one.
 """
 
 from __future__ import annotations
