@@ -222,6 +222,8 @@ def _open(folder: Path) -> tuple[Objects, dict[str, Bytes]] | None:
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in rows}
         boxes, square = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("boxes", "squares"))
         whole = {"objects", "frames"} <= arrays.keys() and all(len(arrays[name]) == rows[name] for name in arrays)
+        # np.load opens a zip as an archive of arrays.
+        whole = whole and all(isinstance(array, np.ndarray) for array in (boxes, square, *arrays.values()))
     # numpy raises nearly anything on a damaged file; whatever is wrong, the photographs are there to make it anew.
     except Exception:
         return None
