@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finegan_aug.data.wrapped import MapDataset
-from finegan_aug.errors import CheckpointError, DataError
+from finegan_aug.errors import DataError
 from finegan_aug.files import read_json, write_bytes
 
 from .config import ClassifierConfig
-from .models import build_model, input_statistics
+from .models import build_model, input_statistics, read_tensors
 from .transforms import eval_transform, to_tensor
 
 Metrics = dict[str, Any]
@@ -90,13 +88,7 @@ def load_classifier(run_dir: str | Path) -> tuple[ClassifierConfig, nn.Module, t
     config = ClassifierConfig(**content["classifier"])
     bare = ClassifierConfig(**{**config.to_json(), "checkpoint": None, "pretrained": False})
     model = build_model(bare, len(content["classes"]))
-    try:
-        model.load_state_dict(load_file(run_dir / "model.safetensors"))
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{run_dir / 'model.safetensors'} must hold tensors, found something else: {error}",
-            "remove the folder and train again",
-        ) from error
+    model.load_state_dict(read_tensors(run_dir / "model.safetensors"))
     return config, model.eval(), tuple(content["classes"])
 
 

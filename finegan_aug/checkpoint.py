@@ -219,8 +219,8 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """Step and folder of everything that is named as a checkpoint, lowest step first."""
     if not folder.is_dir():
         return []
-    named = [(_NAME.fullmatch(entry.name), entry) for entry in folder.iterdir() if entry.is_dir()]
-    return sorted((int(match[1]), entry) for match, entry in named if match)
+    named = [(_step_of(entry), entry) for entry in folder.iterdir() if entry.is_dir()]
+    return sorted((step, entry) for step, entry in named if step is not None)
 
 
 def _by_distance(folder: Path) -> list[Path]:

@@ -90,7 +90,14 @@ def _warn(message: Warning | str, category: type[Warning], *where: object, **mor
 def _fail(error: FineGANAugError, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    # Names of files and classes come from outside: they may hold line breaks, or codes that a terminal obeys.
+    return tell(error)
+
+
+def tell(error: FineGANAugError) -> int:
+    """Print cause and remedy, a line each; returns the exit code.
+
+    Names of files and classes come from outside: they may hold line breaks, or codes that a terminal obeys.
+    """
     print(f"error: {printable(error.cause)}\nfix: {printable(error.remedy)}", file=sys.stderr)
     return error.exit_code
 

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import warnings
 
-from finegan_aug.config import FineGANConfig
 from finegan_aug.files import JSON
-from finegan_aug.preparation import FREE_ON_RESUME
-from finegan_aug.run_folder import ensure_same_config
+from finegan_aug.preparation import ensure_same_settled
 
 
 def identity(settled: JSON, processes: int) -> JSON:
@@ -35,7 +33,7 @@ def ensure_own(noted: JSON | None, settled: JSON, processes: int) -> None:
     """
     if noted is None:
         return
-    ensure_same_config(noted["settled"], settled, FREE_ON_RESUME, {"config": FineGANConfig().to_json()})
+    ensure_same_settled(noted["settled"], settled)
     if noted["processes"] != processes:
         warnings.warn(
             f"{noted['processes']} processes wrote the checkpoint and {processes} go on: batch norm sees other groups "

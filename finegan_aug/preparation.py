@@ -6,7 +6,7 @@ import atexit
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -172,7 +172,7 @@ def settle(settled: JSON, manifest: Manifest, run_dir: Path, *, overwrite: bool)
         try:
             before = read_json(path)
             free = FREE_ON_RESUME if before["data_sha256"] else _free_after_import(settled)
-            ensure_same_config(before, settled, free, {"config": FineGANConfig().to_json()})
+            ensure_same_settled(before, settled, free)
         except CheckpointError:
             if (run_dir / "checkpoints").exists():
                 raise
@@ -181,6 +181,11 @@ def settle(settled: JSON, manifest: Manifest, run_dir: Path, *, overwrite: bool)
         set_aside(run_dir)
     write_json(path, settled)
     write_manifest(manifest, run_dir / "data.jsonl")
+
+
+def ensure_same_settled(before: JSON, settled: JSON, free: Collection[str] = FREE_ON_RESUME) -> None:
+    """`ensure_same_config` for what runs settle: an option that `before` does not know counts as its default."""
+    ensure_same_config(before, settled, free, {"config": FineGANConfig().to_json()})
 
 
 def _free_after_import(settled: JSON) -> set[str]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from finegan_aug.cli import tell
 from finegan_aug.environment import prepare_environment
 from finegan_aug.errors import ConfigError, FineGANAugError, storage_error
 from finegan_aug.leaving import leaving_on_request
@@ -41,9 +42,7 @@ def run_recipe(main: Callable[[Sequence[str]], None]) -> int:
     except (FineGANAugError, OSError) as found:
         if "--debug" in line:
             raise
-        error = found if isinstance(found, FineGANAugError) else storage_error(found)
-        print(f"error: {error.cause}\nfix: {error.remedy}", file=sys.stderr)
-        return error.exit_code
+        return tell(found if isinstance(found, FineGANAugError) else storage_error(found))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
