@@ -151,7 +151,8 @@ class CodeTrunk(nn.Module):
     def forward(self, z: Tensor, code: Tensor) -> Tensor:
         """Noise [N, z_dim] and codes int64 [N] to features [N, widths[-1], S, S]."""
         # One-hot after all: looked up, the code's column has a gradient as large as the weight, made and added twice.
-        one_hot = F.one_hot(code, self.num_codes).to(z.dtype)
+        # By comparison: F.one_hot waits for the device to see whether every code is in range.
+        one_hot = (code[:, None] == torch.arange(self.num_codes, device=code.device)).to(z.dtype)
         x = self.linear(torch.cat([one_hot, z], dim=1))
         x = glu(self.norm(x)).view(len(z), -1, 4, 4)
         out: Tensor = self.ups(x.contiguous(memory_format=torch.channels_last))
