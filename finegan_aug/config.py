@@ -92,7 +92,7 @@ class FineGANConfig:
     beta2: float = 0.999  # Adam
     ema_halflife_kimg: float = 11.0  # half-life of the averaged generator
     ema_ramp: float | None = 0.05  # half-life at most this share of the images seen; None: off
-    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it, else fp32
+    precision: Precision = "auto"  # auto: bf16 where the hardware multiplies it and gains by it, else fp32
     compile_backend: str | None = None  # torch.compile the networks with this backend, such as inductor; None: off
     seed: int = 0
     on_nonfinite: OnNonfinite = "stop"  # or go on from the last checkpoint with other noise, three times at most

@@ -41,6 +41,7 @@ FREE_ON_RESUME = frozenset(
     | {"config.keep_checkpoints", "config.compile_backend", "config.choose_checkpoint", "choice_sha256"}
     | {"config.on_nonfinite"}
 )
+WAITING_FOR_LAUNCHES = ("slim-32", "slim-64")  # on a GPU
 # What decides the shape of the generator: all that an imported one settles for the training that goes on from it.
 _OF_THE_SHAPE = ("network", "resolution", "width", "z_dim", "num_children", "num_parents", "child_to_parent")
 # What belongs to one run alone; the crop cache belongs to the photographs.
@@ -105,11 +106,16 @@ def has_bf16_units(device: torch.device) -> bool:
 
 
 def settled_precision(config: FineGANConfig) -> FineGANConfig:
-    """The configuration with `precision="auto"` decided: bf16 where the hardware has matrix units for it."""
+    """The configuration with `precision="auto"` decided: bf16 where the hardware has matrix units for it.
+
+    Not for small networks on a GPU: their step waits for the launches of its kernels, of which autocast adds some. On
+    an H100 at 64 px with the projected judge it took 1.77 times as long in bf16, at 32 px as long as in float32.
+    """
     if config.precision != "auto":
         return config
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return replace(config, precision="bf16" if has_bf16_units(device) else "fp32")
+    waits = device.type == "cuda" and config.network in WAITING_FOR_LAUNCHES
+    return replace(config, precision="bf16" if has_bf16_units(device) and not waits else "fp32")
 
 
 def check_sizes(config: FineGANConfig, processes: int, images: int) -> None:

@@ -20,9 +20,10 @@ from accelerate import Accelerator
 from PIL import Image
 from tiny_runs import BATCH, assert_same_run, command_line, files, rows, status, tiny_config
 
-from finegan_aug import run_evaluation, training
+from finegan_aug import preparation, run_evaluation, training
 from finegan_aug.checkpoint import load_checkpoint
 from finegan_aug.cli import main
+from finegan_aug.config import FineGANConfig
 from finegan_aug.data.crops import build_crops
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.toy import TOY_CLASSES
@@ -402,6 +403,29 @@ def test_half_precision_is_settled_and_leaves_what_this_process_trains_next_alon
     settled = json.loads((tmp_path / "auto" / "config.json").read_text())["config"]["precision"]
     assert settled in ("fp32", "bf16")
     assert rows(tmp_path / "again") == [exact]
+
+
+@pytest.mark.parametrize(
+    ("network", "cuda", "units", "expected"),
+    [
+        ("slim-32", True, True, "fp32"),  # its step waits for launches, of which bf16 has more
+        ("slim-64", True, True, "fp32"),
+        ("classic", True, True, "bf16"),
+        ("classic", True, False, "fp32"),
+        ("slim-32", False, True, "bf16"),
+        ("slim-32", False, False, "fp32"),
+    ],
+)
+def test_auto_is_half_precision_where_the_hardware_has_it_and_the_network_gains_by_it(
+    monkeypatch: pytest.MonkeyPatch, network: str, cuda: bool, units: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(
+        preparation, "has_bf16_units", lambda device: units and device.type == ("cuda" if cuda else "cpu")
+    )
+    config = FineGANConfig.preset(network)
+    assert preparation.settled_precision(config).precision == expected
+    assert preparation.settled_precision(replace(config, precision="fp32")).precision == "fp32"
 
 
 def test_lines_hold_the_mean_since_the_last_line(trained_run: Path, toy_data: Manifest, tmp_path: Path) -> None:
