@@ -13,7 +13,7 @@ Augment = Literal["none", "flip-crop", "trivial", "rand", "timm", "albumentation
 Schedule = Literal["cosine", "linear", "constant"]
 
 # May differ when a finished or interrupted run is called again: they change speed, not the result.
-FREE = ("num_workers", "threads")
+FREE = ("num_workers", "worker_timeout_sec", "max_restarts", "threads")
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,20 @@ class ClassifierConfig:
     mixed_precision: Literal["no", "bf16", "auto"] = "no"  # auto: bf16 where it is faster, by model and hardware
     seed: int = 0  # of initial weights, order and augmentation
     num_workers: int = 0  # processes that prepare images
+    worker_timeout_sec: float = 60.0  # longest wait for a batch of theirs
+    max_restarts: int = 0  # how often they are started anew after one died or hung; the run goes on where it was
     threads: int | None = None  # processor threads of this process (default: torch's own choice)
     log_steps: int = 20  # steps between two lines of metrics.jsonl
 
     def __post_init__(self) -> None:
         for name in ("resolution", "steps", "batch_size", "log_steps"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("seed", "num_workers"):
+        for name in ("seed", "num_workers", "max_restarts"):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         _require(self.threads is None or self.threads >= 1, "threads", "at least 1", self.threads)
-        _require(math.isfinite(self.lr) and self.lr > 0, "lr", "above 0", self.lr)
+        for name in ("lr", "worker_timeout_sec"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value > 0, name, "above 0", value)
         for name in ("weight_decay", "mixup", "cutmix", "synthetic_loss_weight"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, name, "at least 0", value)

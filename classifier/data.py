@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +22,7 @@ from finegan_aug.data.transforms import (
     preserved_generators,
     seed_generators,
 )
-from finegan_aug.data.wrapped import MapDataset
+from finegan_aug.data.wrapped import MapDataset, chain_of, path_of, transforms_of
 from finegan_aug.mixing import SyntheticMixDataset
 from finegan_aug.randomness import permutation, seed_for
 
@@ -31,6 +31,7 @@ from .transforms import to_tensor
 
 Key = tuple[int, int, bool]  # epoch, index, whether synthetic images are over
 Sample = tuple[Tensor, int, bool]
+Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class TrainStream(Sampler[list[Key]]):
@@ -63,6 +64,8 @@ class TrainStream(Sampler[list[Key]]):
 class TrainSamples(Dataset[Sample]):
     """Items of a data set of (PIL image, label[, is_synthetic]), transformed with draws seeded by (epoch, index).
 
+    What the data set itself draws is seeded so too: a transform of its own gives the same pixels in any worker.
+
     Args:
         train_set: any map data set; a `SyntheticMixDataset` is asked for the epoch of the key.
         final_set: takes its place once synthetic images are over; of the same length.
@@ -71,7 +74,8 @@ class TrainSamples(Dataset[Sample]):
 
     def __init__(self, train_set: MapDataset, final_set: MapDataset, transform: Transform, seed: int) -> None:
         self.train_set, self.final_set, self.transform, self.seed = train_set, final_set, transform, seed
-        self._parts = parts_with_seed(transform)
+        inner = [step for data in (train_set, final_set) for step in transforms_of(chain_of(data))]
+        self._parts = [part for step in (*inner, transform) for part in parts_with_seed(step)]
 
     def __len__(self) -> int:
         return len(self.train_set)
@@ -79,23 +83,40 @@ class TrainSamples(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         return self.__getitems__([key])[0]
 
-    def __getitems__(self, keys: list[Key]) -> list[Sample]:
-        """What a loader asks for: a batch at once, so that the global generators are put aside once."""
-        items = [self._item(*key) for key in keys]
+    def __getitems__(self, keys: Iterable[Key]) -> list[Sample]:
+        """What a loader asks for: a batch at once, so that the global generators are put aside once.
+
+        Each key is taken when its sample begins.
+        """
         samples = []
         with preserved_generators():
-            for (epoch, index, _), item in zip(keys, items, strict=True):
-                seed_generators(seed_for(self.seed, "augment", epoch, index), self._parts)
-                image = to_tensor(apply_transform(self.transform, item[0]))
-                samples.append((image, int(item[1]), len(item) > 2 and bool(item[2])))
+            for key in keys:
+                image, label, synthetic = self._seeded_item(*key)
+                image = to_tensor(apply_transform(self.transform, image))
+                samples.append((image, label, synthetic))
         return samples
 
-    def _item(self, epoch: int, index: int, final: bool) -> Any:
+    def _seeded_item(self, epoch: int, index: int, final: bool) -> tuple[Any, int, bool]:
+        """The item, and the generators seeded for what comes after it."""
+        chosen, seed = self.final_set if final else self.train_set, seed_for(self.seed, "augment", epoch, index)
+        if isinstance(chosen, SyntheticMixDataset):  # seeds its own draws
+            item = chosen[(epoch, index)]
+            seed_generators(seed, self._parts)
+        else:
+            seed_generators(seed, self._parts)
+            item = chosen[index]
+        return item[0], int(item[1]), len(item) > 2 and bool(item[2])
+
+    def name(self, key: Key) -> str:
+        """A sample in words: `sample 3 of epoch 0 (robin/17.png)`, with its file where the data set names one."""
+        epoch, index, final = key
         chosen = self.final_set if final else self.train_set
-        return chosen[(epoch, index)] if isinstance(chosen, SyntheticMixDataset) else chosen[index]
+        mixed = isinstance(chosen, SyntheticMixDataset)
+        file = cast(Any, chosen).samples[(epoch, index)][0] if mixed else path_of(chosen, index)
+        return f"sample {index} of epoch {epoch}" + (f" ({file})" if file else "")
 
 
-def collate(samples: list[Sample]) -> tuple[Tensor, Tensor, Tensor]:
+def collate(samples: list[Sample]) -> Batch:
     """Images [N, 3, H, W], labels int64 [N], is_synthetic bool [N]."""
     images, labels, synthetic = zip(*samples, strict=True)
     return torch.stack(images), torch.tensor(labels), torch.tensor(synthetic)
@@ -118,10 +139,11 @@ class SquareImages(Dataset[tuple[Image.Image, int]]):
 
     def __init__(self, manifest: Manifest, records: list[ImageRecord], side_px: int) -> None:
         self.classes, self.targets = list(manifest.classes), [record.label for record in records]
+        self.samples = [(str(manifest.file(record)), record.label) for record in records]
         self.image_ids = [record.sha256 for record in records]
         self.pixels = np.empty((len(records), side_px, side_px, 3), dtype=np.uint8)
-        for row, record in zip(self.pixels, records, strict=True):
-            row[:] = np.asarray(square(decode(manifest.file(record)), side_px))
+        for row, (path, _) in zip(self.pixels, self.samples, strict=True):
+            row[:] = np.asarray(square(decode(path), side_px))
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -19,7 +19,6 @@ from timm.data.mixup import Mixup, mixup_target
 from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from finegan_aug.data.transforms import Transform, preserved_generators, seed_generators
 from finegan_aug.data.wrapped import MapDataset
@@ -32,8 +31,9 @@ from finegan_aug.randomness import seed_for
 from finegan_aug.run_folder import ensure_same_config, run_lock
 
 from .config import FREE, ClassifierConfig
-from .data import TrainSamples, TrainStream, collate
+from .data import TrainSamples, TrainStream
 from .evaluation import classification_metrics, predict
+from .loading import batches
 from .models import build_model, faster_in_bf16, input_statistics, plain_attention
 from .transforms import train_transform
 
@@ -68,6 +68,7 @@ def train_classifier(
         DataError: no training image, or data sets of different length.
         CheckpointError: the folder belongs to another configuration, or the checkpoint does not fit.
         NonFiniteError: the loss is not a finite number.
+        WorkerError: a loader worker threw, or died or hung more than `config.max_restarts` times.
         RunLockedError: another process trains in this folder.
     """
     out = Path(run_dir)
@@ -112,17 +113,12 @@ def _run_steps(
     mean, std = (value.to(device) for value in input_statistics(raw))
     half = config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and faster_in_bf16(raw, device))
     bf16 = partial(torch.autocast, device.type, torch.bfloat16, enabled=half)
-    loader = DataLoader(
-        samples,
-        batch_sampler=TrainStream(config, len(samples), rank=rank, world_size=world_size),
-        num_workers=config.num_workers,
-        collate_fn=collate,
-        timeout=60 if config.num_workers else 0,
-    )
+    stream = TrainStream(config, len(samples), rank=rank, world_size=world_size)
     blend = Blend(config, num_classes)
     losses = list[Tensor]()
-    with _metrics_file(out, accelerator.is_main_process) as log:
-        for step, (images, labels, synthetic) in enumerate(loader):
+    loader = contextlib.closing(batches(samples, stream, config))  # on the way out, workers end at once
+    with _metrics_file(out, accelerator.is_main_process) as log, loader as loaded:
+        for step, (images, labels, synthetic) in enumerate(loaded):
             # The batch, normalised and mixed.
             inputs = images.to(device)
             inputs = (inputs.float() / 255 - mean) / std if inputs.dtype == torch.uint8 else inputs.float()

@@ -266,7 +266,7 @@ class SyntheticMixDataset(Dataset[Any]):
 
 
 class Samples(Sequence[tuple[str | None, int]]):
-    """(file, label) of the items of a mixed data set; the file is None where the wrapped data set names none."""
+    """(file, label) of the items of a mixed data set, by index or (epoch, index); None where nothing names it."""
 
     def __init__(self, mixed: SyntheticMixDataset) -> None:
         self._mixed = mixed
@@ -278,8 +278,9 @@ class Samples(Sequence[tuple[str | None, int]]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         mixed = self._mixed
+        epoch, index = index if isinstance(index, tuple) else (mixed.epoch, index)
         index = mixed._position(index)
-        place = int(mixed._plan(mixed.epoch)[index])
+        place = int(mixed._plan(epoch)[index])
         path = str(mixed.synthetic.path(place)) if place >= 0 else path_of(mixed.real, ~place)
         return path, int(mixed._labels[index])
 
