@@ -144,15 +144,14 @@ class Crew:
         self._waiting_since = time.monotonic()
         try:
             if self._iterator is None:
-                self._iterator = self._started(step)
-            while True:
+                self._start(step)
+            while self._iterator is not None:
                 try:
                     return next(self._iterator)
                 except LOST:
                     if self._fallen:
                         return None
                     # Nothing came within LOOK_SEC, or a worker falls at this moment.
-        except _DiedAtStart:
             return None
         finally:
             self._waiting_since = None
@@ -178,10 +177,7 @@ class Crew:
         self._over.set()
         if self._guard.is_alive():
             self._guard.join()
-        for worker in self._workers:
-            worker.kill()  # no request would reach one that hangs
-        for worker in self._workers:
-            worker.join(5)
+        _kill(self._workers)
         self._iterator, self._workers, self._hung = None, [], None
         if self._handler is not None:
             signal.signal(signal.SIGCHLD, self._handler)
@@ -191,7 +187,7 @@ class Crew:
     def _fallen(self) -> list[BaseProcess]:
         return [worker for worker in self._workers if not worker.is_alive()]
 
-    def _started(self, step: int) -> Iterator[Batch | Failure]:
+    def _start(self, step: int) -> None:
         self.watched.at.zero_()
         others = multiprocessing.active_children()
         loader = DataLoader(
@@ -203,19 +199,20 @@ class Crew:
             worker_init_fn=_begin,
             generator=torch.Generator(),  # of a seed that no sample reads; by default drawn from the global generator
         )
+        iterator: Any = None
         try:
-            iterator: Any = iter(loader)
+            iterator = iter(loader)
         except RuntimeError as error:
-            self._workers = [child for child in multiprocessing.active_children() if child not in others]
-            raise _DiedAtStart from error
-        finally:
-            self._hear_no_deaths()
-        self._workers = iterator._workers
+            if "DataLoader worker (pid" not in str(error):
+                raise
+        self._hear_no_deaths()
+        if iterator is None:  # a worker died before torch was done with starting them
+            _kill([child for child in multiprocessing.active_children() if child not in others])
+            return
+        self._iterator, self._workers = iterator, iterator._workers
         self._over.clear()
         self._guard = threading.Thread(target=self._kill_when_late, daemon=True)
         self._guard.start()
-        found: Iterator[Batch | Failure] = iterator
-        return found
 
     def _hear_no_deaths(self) -> None:
         """torch's handler, which the first loader of a process installs, raises wherever the process is."""
@@ -235,16 +232,20 @@ class Crew:
                 return
 
 
-class _DiedAtStart(Exception):  # noqa: N818  (an ending, not an error of a user)
-    """A worker died before the loader was made."""
-
-
 def _begin(worker: int) -> None:
     """Signals are for the main process, which ends its workers; OpenCV's threads do not survive a fork."""
     for number in (signal.SIGINT, *REQUESTS):
         signal.signal(number, signal.SIG_IGN)
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(0)
+
+
+def _kill(workers: list[BaseProcess]) -> None:
+    """No request would reach one that hangs."""
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join(5)
 
 
 def _as_it_is(batch: Any) -> Any:  # `Watched` has collated it

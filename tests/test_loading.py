@@ -23,7 +23,9 @@ from faults import FILE, held
 from faulty_images import FAULTS, FaultyImages
 from PIL import Image
 from small_sets import real_folder, synthetic_folder
+from start_methods import started_by
 from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 from classifier.config import ClassifierConfig
 from classifier.data import Batch, TrainSamples, TrainStream
@@ -31,7 +33,7 @@ from classifier.loading import Watched, batches
 from classifier.training import train_classifier
 from classifier.transforms import train_transform
 from finegan_aug.data.decode import ImageError
-from finegan_aug.errors import WorkerError
+from finegan_aug.errors import NonFiniteError, WorkerError
 from finegan_aug.mixing import SyntheticMixDataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,6 +112,19 @@ def test_training_goes_on_bit_for_bit_with_other_workers(fault: str, tmp_path: P
     held("loader workers started anew, bit for bit", all(equal), 1)
 
 
+@pytest.mark.fault
+@pytest.mark.skipif(not ALL, reason="part of `make faults`")
+@pytest.mark.parametrize("fault", LOSSES)
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_loss_is_noticed_however_workers_start(fault: str, method: str, tmp_path: Path) -> None:
+    """Under forkserver they are no children of the main process, which hears nothing of their death."""
+    data = FaultyImages(fault, tmp_path / "marker", times=1)
+    config = replace(TWO, worker_timeout_sec=30, max_restarts=1)  # also for the imports of a worker
+    with started_by(method), pytest.warns(RuntimeWarning, match="restart 1 of 1"):
+        found = loaded(data, config)
+    held("loader workers started anew, bit for bit", same(found, loaded(ColouredImages(12), BASE)), 1)
+
+
 def test_one_loss_more_than_restarts_is_the_end(tmp_path: Path) -> None:
     data = FaultyImages("SIGKILL", tmp_path / "marker", times=2)
     with pytest.warns(RuntimeWarning, match="restart 1 of 1"), pytest.raises(WorkerError, match="SIGKILL"):
@@ -142,6 +157,58 @@ def test_a_death_amid_a_step_waits_until_the_next_batch() -> None:
     assert same(found, loaded(data, BASE))
     assert multiprocessing.active_children() == []
     assert signal.getsignal(signal.SIGCHLD) not in (signal.SIG_DFL, signal.SIG_IGN) or before == signal.SIG_DFL
+
+
+def test_a_death_while_workers_are_being_started_is_a_loss_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, deaths = ColouredImages(12), [True]
+
+    class DyingOnce(torch.utils.data.DataLoader[Batch]):
+        def __iter__(self) -> Any:
+            iterator = super().__iter__()
+            if deaths:
+                deaths.pop()
+                raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+            return iterator
+
+    monkeypatch.setattr("classifier.loading.DataLoader", DyingOnce)
+    expected = f"^{LIVE} was gone at once at samples [0-9, ]* of epoch 0: restart 1 of 1"
+    with pytest.warns(RuntimeWarning, match=expected):
+        found = loaded(data, replace(TWO, max_restarts=1))
+    assert same(found, loaded(data, BASE))
+    deaths.append(True)
+    with pytest.raises(WorkerError, match="was gone at once"):
+        loaded(data, TWO)
+    assert multiprocessing.active_children() == []
+
+
+def test_another_error_while_workers_are_being_started_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: object) -> None:
+        raise RuntimeError("can't start new process")
+
+    monkeypatch.setattr("classifier.loading.DataLoader.__iter__", refused)
+    with pytest.raises(RuntimeError, match=r"^can't start new process$"):
+        loaded(ColouredImages(12), TWO)
+
+
+def test_workers_leave_requests_to_the_main_process() -> None:
+    data = ColouredImages(12)
+    with closing(batches(samples_of(data), TrainStream(TWO, 12), TWO)) as stream:
+        found = [next(stream), next(stream)]  # one of each worker
+        for worker in multiprocessing.active_children():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+                os.kill(worker.pid or 0, number)
+        found += list(stream)
+    assert same(found, loaded(data, BASE))
+
+
+def test_an_error_of_the_training_ends_the_workers_at_once(tmp_path: Path) -> None:
+    """Though whoever caught it holds on to it, and with it to the loop."""
+    data = ColouredImages(12)
+    nan = v2.Lambda(lambda image: torch.full((3, 24, 24), float("nan")))
+    with pytest.raises(NonFiniteError) as caught:
+        train_classifier(TWO, data, tmp_path / "run", classes=data.classes, transform=nan)
+    assert multiprocessing.active_children() == []
+    assert caught.value.exit_code == 5
 
 
 class Slow(ColouredImages):
@@ -288,6 +355,8 @@ def test_the_recipe_goes_on_with_other_workers(fault: str, toy_folder: Path, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.fault
+@pytest.mark.skipif(not ALL, reason="part of `make faults`")
 def test_a_request_to_the_whole_group_stops_the_recipe_and_its_workers(toy_folder: Path, tmp_path: Path) -> None:
     """As a scheduler sends it. Workers do not hear it, so only the main process can end them."""
     process = started("none", 0, toy_folder, tmp_path / "run", *WORKERS, "--steps", "100000", "--log-steps", "1")
@@ -296,5 +365,5 @@ def test_a_request_to_the_whole_group_stops_the_recipe_and_its_workers(toy_folde
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
     code, said = ended(process)
-    assert code == 143
     assert "rror" not in said
+    held("a request to the recipe and its loader workers", code == 143, 1)
