@@ -73,6 +73,13 @@ def filter_with_teacher(
     images = _crops(manifest, records, resolution, boxes) if crop else _whole(manifest, records, resolution)
     labels = torch.tensor([record.label if record.labelled else -1 for record in records])
     fitted = fit_teacher(teacher, images, labels, num_classes=len(manifest.classes), seed=seed, kimg=teacher_kimg)
+    if lineage is not None:
+        lineage = lineage.with_role("filter_teacher", [record.sha256 for record in records if record.labelled])
+        lineage = lineage.with_role(UNLABELLED, [record.sha256 for record in records if not record.labelled])
+        now = (imagenet_parent("filter_teacher", LITE0, packaged_sha256()),) if teacher == "packaged" else ()
+        others = tuple(parent for parent in lineage.parents if parent not in now)
+        # Before the manifest is written: wherever this is broken off, the lineage names all that taught the set.
+        write_lineage(out_dir, replace(lineage, parents=(*others, *now)))
     report = filter_synthetic(
         out_dir,
         teacher=fitted.logits,
@@ -85,13 +92,8 @@ def filter_with_teacher(
         + [dhash(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images],
     )
     if lineage is not None:
-        taught = [record.sha256 for record in records if record.labelled]
-        others = [record.sha256 for record in records if not record.labelled]
-        lineage = lineage.with_role("filter_teacher", taught).with_role(UNLABELLED, others)
-        kept = [parent for parent in lineage.parents if parent.get("used_by") != "filter_teacher"]
-        if teacher == "packaged":
-            kept.append(imagenet_parent("filter_teacher", LITE0, packaged_sha256()))
-        write_lineage(out_dir, replace(lineage, parents=tuple(kept)))
+        kept = tuple(parent for parent in others if parent.get("used_by") != "filter_teacher")
+        write_lineage(out_dir, replace(lineage, parents=(*kept, *now)))
     return report
 
 

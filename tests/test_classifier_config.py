@@ -28,6 +28,8 @@ def tiny(**changes: object) -> ClassifierConfig:
         ({"lr": math.nan}, "lr must be above 0, found nan; correct --lr"),
         ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1, found 1.0; "),
         ({"real_only_share": 1.5}, "real_only_share must be between 0 and 1, found 1.5; correct --real-only-share"),
+        ({"worker_timeout_sec": 0.0}, "worker_timeout_sec must be above 0, found 0.0; correct --worker-timeout-sec"),
+        ({"max_restarts": -1}, "max_restarts must be at least 0, found -1; correct --max-restarts"),
         ({"threads": 0}, "threads must be at least 1, found 0; correct --threads"),
         ({"checkpoint": "packaged", "pretrained": True}, "found both; leave one of --checkpoint and --pretrained out"),
     ],

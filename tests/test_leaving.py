@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -9,12 +10,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+import tiny_ablation
 from tiny_runs import assert_same_run, command_line, files, status
 
+from finegan_aug.cli import main
+from finegan_aug.files import read_json
 from finegan_aug.leaving import leaving_on_request
+from finegan_aug.lineage import read_lineage
+from finegan_aug.synthesis import synthesize
+from finegan_aug.synthetic import read_rows
+from recipes.ablation import run_ablation
 
 ROOT = Path(__file__).resolve().parents[1]
 # Asks its own process to stop where a phase begins, the first time that it does.
@@ -143,6 +153,81 @@ def test_a_classifier_leaves_at_a_request_and_ends_in_the_same_bits(
         assert again.returncode == 0, again.stderr
     run, whole = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "whole"))
     assert run == whole
+
+
+def leaves_at(where: str, job: Callable[[], object]) -> None:
+    """The job, in this process, which is asked to stop at the first call of this function."""
+    module, _, name = where.partition(":")
+    inner = getattr(importlib.import_module(module), name)
+
+    def asking(*arguments: object, **options: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return inner(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module(module), name, asking)
+        with leaving_on_request(), pytest.raises(SystemExit) as left:
+            job()
+    assert left.value.code == 143
+
+
+FILTERING = [
+    "finegan_aug.teacher:fit_teacher",
+    "finegan_aug.filtering:write_manifest",
+    "finegan_aug.teacher:write_lineage",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", FILTERING)
+def test_filtering_leaves_at_a_request_and_the_lineage_never_knows_less_than_the_set(
+    where: str, trained_run: Path, tmp_path: Path
+) -> None:
+    sets = {name: tmp_path / name for name in ("run", "whole")}
+    jobs = {}
+    for name, out in sets.items():
+        synthesize(trained_run, out, per_class=3)
+        words = ["filter", str(out), "--data", str(trained_run / "data.jsonl"), "--teacher-kimg", "0.1"]
+        jobs[name] = partial(main, [*words, "--drop-lowest-confidence", "0.5"])
+    leaves_at(where, jobs["run"])
+    header, _ = read_rows(sets["run"])
+    lineage = read_lineage(sets["run"])
+    assert lineage is not None
+    named = any("filter_teacher" in roles for roles in lineage.real_images.values())
+    assert named or header.filter is None
+    assert not (sets["run"] / "LOCK").exists()
+    assert [job() for job in jobs.values()] == [0, 0]
+    assert files(sets["run"]) == files(sets["whole"])
+    assert read_rows(sets["run"])[0].filter is not None
+
+
+ABLATION = [
+    "recipes.sets:draw_budgets",
+    "recipes.arms:SyntheticMixDataset",
+    "classifier.training:write_bytes",
+    "recipes.opening:count_opening",
+    "recipes.opening:evaluate_classifier",
+    "recipes.opening:write_facts",
+]
+
+
+@pytest.mark.slow
+def test_an_ablation_leaves_at_a_request_in_every_phase_and_goes_on_to_the_same_rows(tmp_path: Path) -> None:
+    manifest = tiny_ablation.scanned(tmp_path / "photographs")
+
+    def job(name: str) -> Path:
+        asked = tiny_ablation.options(tmp_path / name, pairs=1, arms=("R1", "S1"))
+        return run_ablation(asked, tiny_ablation.CONFIG, manifest, tiny_ablation.fake_sets)
+
+    for where in ABLATION:  # one after another, each further than the one before
+        leaves_at(where, partial(job, "run"))
+        assert not (tmp_path / "run" / "LOCK").exists()
+        assert not (tmp_path / "run" / "rows.json").exists()
+    assert read_json(job("run")) == read_json(job("whole"))
+    assert read_json(tmp_path / "run" / "opening.json")["count"] == 1
+    weights = [sorted((tmp_path / name / "cells").rglob("model.safetensors")) for name in ("run", "whole")]
+    assert [path.read_bytes() for path in weights[0]] == [path.read_bytes() for path in weights[1]]
+    assert len(weights[0]) == 2
 
 
 def test_only_the_first_request_is_heard_and_the_handlers_come_back() -> None:
