@@ -88,7 +88,8 @@ def near_pairs(hashes: Sequence[str]) -> Pairs:
 
 def _tells(codes: Hashes) -> npt.NDArray[np.bool_]:
     """Whether the hash tells anything about the origin of its image."""
-    return np.bitwise_count(codes ^ _TIE) >= MIN_EVIDENCE
+    told: npt.NDArray[np.bool_] = np.bitwise_count(codes ^ _TIE) >= MIN_EVIDENCE
+    return told
 
 
 def duplicate_groups(sha256: Sequence[str], hashes: Sequence[str]) -> list[int]:
