@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from faults import held
-from loading import BARE
+from many_images import BARE
 
 TESTS = Path(__file__).resolve().parent
 FULL = bool(os.environ.get("FINEGAN_AUG_FAULTS"))
@@ -30,7 +30,7 @@ pytestmark = [
 def test_a_folder_of_many_images_is_scanned_split_trained_on_and_resumed_within_its_limits(tmp_path: Path) -> None:
     path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, str(TESTS / "loading.py"), str(tmp_path), str(COUNT)],
+        [sys.executable, str(TESTS / "many_images.py"), str(tmp_path), str(COUNT)],
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=1500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,6 +1,6 @@
 """What test_load.py starts: a folder of many small images, through every step up to a training that goes on.
 
-    loading.py FOLDER COUNT
+    many_images.py FOLDER COUNT
 
 Prints one JSON object: of each step the seconds, the growth of memory at its highest, MiB, and how many images Pillow
 opened.
