@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.synchronize import Event
@@ -53,8 +54,10 @@ def wait_for_orphans(out: Path) -> None:
     that takes too long is left to the lock of its folder, which refuses.
     """
     deadline = time.monotonic() + ORPHANS_SEC
-    for lock in sorted(out.glob("*/**/.lock")):
-        while is_held(lock.parent) and time.monotonic() < deadline:
+    for folder in sorted(lock.parent for lock in out.glob("*/**/.lock")):
+        if is_held(folder):
+            warnings.warn(f"{folder}: waiting for a worker whose parent was killed", RuntimeWarning, stacklevel=2)
+        while is_held(folder) and time.monotonic() < deadline:
             time.sleep(0.1)
 
 

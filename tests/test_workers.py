@@ -107,16 +107,18 @@ def test_an_ablation_waits_for_a_worker_that_its_killed_parent_left_behind(
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(cell)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     )
+    waiting = pytest.warns(RuntimeWarning, match=f"{cell}: waiting for a worker whose parent was killed")
     assert holder.stdin is not None
     assert holder.stdout is not None
     try:
         assert holder.stdout.readline() == b"held\n"
         monkeypatch.setattr(workers, "ORPHANS_SEC", 0.2)
-        with pytest.raises(RunLockedError, match=f"is in use by process {holder.pid} on "):
+        with waiting, pytest.raises(RunLockedError, match=f"is in use by process {holder.pid} on "):
             run_ablation(asked, tiny_ablation.CONFIG, manifest, tiny_ablation.fake_sets)
         monkeypatch.undo()
         holder.stdin.close()
-        assert run_ablation(asked, tiny_ablation.CONFIG, manifest, tiny_ablation.fake_sets).exists()
+        with waiting:
+            assert run_ablation(asked, tiny_ablation.CONFIG, manifest, tiny_ablation.fake_sets).exists()
     finally:
         holder.kill()
         holder.wait()
