@@ -64,7 +64,12 @@ def main(folder: Path, count: int) -> None:
     root, stored = folder / "photographs", folder / "manifest.jsonl"
     draw(root, count)
     first = sorted(root.rglob("*.png"))[:BARE]
-    step("bare", lambda: [np.asarray(Image.open(file).convert("RGB")) for file in first])
+
+    def bare() -> None:
+        for file in first:
+            np.asarray(Image.open(file).convert("RGB"))
+
+    step("bare", bare)
     scanned = step("scan", lambda: scan(root))
     step("write", lambda: write_manifest(scanned, stored))
     read = step("read", lambda: load_data(stored))
@@ -77,6 +82,7 @@ def main(folder: Path, count: int) -> None:
 
     step("train", lambda: training(2))
     step("resume", lambda: training(3))
+    step("bare again", bare)
     print(json.dumps(steps))
 
 

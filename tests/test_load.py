@@ -16,7 +16,7 @@ TESTS = Path(__file__).resolve().parent
 FULL = bool(os.environ.get("FINEGAN_AUG_FAULTS"))
 COUNT = 100_000 if FULL else 2_000
 # Seconds of each step, as multiples of what a bare loop with Pillow takes to decode as many images of 24 px.
-SLOWEST = {"scan": 8, "write": 1, "read": 2, "budget": 1, "train": 6, "resume": 2}
+SLOWEST = {"scan": 8, "write": 1, "read": 3, "budget": 2, "train": 6, "resume": 2}
 STEADY_MIB, IMAGE_KIB = 96, 4  # growth of memory: as much whatever the folder, and so much for each image
 CROPS_KIB = 2 * 3 * 38 * 38 / 1024  # of an image in the crop cache at 32 px, mapped into memory while it is written
 
@@ -40,12 +40,13 @@ def test_a_folder_of_many_images_is_scanned_split_trained_on_and_resumed_within_
     # Each image is decoded once by the scan and once for its crops, and by nothing else.
     trained = COUNT - COUNT // 5
     expected = {"bare": BARE, "scan": COUNT, "write": 0, "read": 0, "budget": 0, "train": trained, "resume": 0}
+    expected["bare again"] = BARE
     assert {name: step["opened"] for name, step in steps.items()} == expected
 
     limits_mib = dict.fromkeys(SLOWEST, STEADY_MIB + COUNT * IMAGE_KIB / 1024)
     for name in ("train", "resume"):
         limits_mib[name] += trained * CROPS_KIB / 1024
     assert [name for name, limit in limits_mib.items() if steps[name]["mib"] > limit] == []
-    bare_sec = steps["bare"]["sec"] / BARE * COUNT
+    bare_sec = max(steps[name]["sec"] for name in ("bare", "bare again")) / BARE * COUNT
     within = [name for name, times in SLOWEST.items() if steps[name]["sec"] <= times * bare_sec or not FULL]
     held("steps with many images within their time and memory", len(within), len(SLOWEST))
