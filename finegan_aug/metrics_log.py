@@ -76,4 +76,6 @@ class MetricsLog:
         self._waiting = b""
 
     def _error(self, error: OSError) -> StorageError:
-        return StorageError(f"cannot write {self.path}: {error.strerror}", "free space, then run again")
+        return StorageError(
+            f"cannot write {self.path}: {error.strerror}", "free space or allow writing, then run again"
+        )

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -285,12 +285,15 @@ def owned_run(
                 record.begin(run_dir)
         try:
             yield record
+        # A disk that does not take the status either must not hide what ended the run.
         except (SystemExit, KeyboardInterrupt) as error:
             code = int(error.code or 0) if isinstance(error, SystemExit) else 130
-            record.write("stopped", code, "stopped on request; run the same command to go on")
+            with suppress(StorageError):
+                record.write("stopped", code, "stopped on request; run the same command to go on")
             raise
         except BaseException as error:
             code = error.exit_code if isinstance(error, FineGANAugError) else 1
-            record.write("failed", code, (str(error) or type(error).__name__).splitlines()[0])
+            with suppress(StorageError):
+                record.write("failed", code, (str(error) or type(error).__name__).splitlines()[0])
             raise
         record.write("done", 0)

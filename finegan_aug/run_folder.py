@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -59,7 +60,8 @@ def run_lock(run_dir: Path) -> Iterator[None]:
             left.unlink(missing_ok=True)
         yield
     finally:
-        note.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that nothing can be written to any more; what ends the run says so
+            note.unlink(missing_ok=True)
         lock.release()
 
 

@@ -144,12 +144,14 @@ def run_ablation(
     from recipes.opening import open_test
     from recipes.pools import check_masks, with_pools
     from recipes.sets import check_shared, draw_budgets, prepare_synthetic
+    from recipes.workers import wait_for_orphans
 
     out = options.out
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
     content: Values = {"options": plain, "classifier": config.to_json(), "data": manifest.sha256}
     grows = [f"options.{name}" for name in ("out", "fractions", "pairs", "arms", "models", "jobs")]
     with run_lock(out):
+        wait_for_orphans(out)
         if (out / "ablation.json").exists():
             free = [*grows, *(f"classifier.{name}" for name in FREE)]
             optional = {f.name: f.default for f in fields(options) if f.default is not MISSING}

@@ -6,15 +6,20 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import TypeVar, TypeVarTuple
+
+from finegan_aug.run_folder import is_held
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
-LOOK_SEC = 1.0  # between two looks whether the parent still runs
+ORPHANS_SEC = 60.0  # for the workers of a killed parent to save what they have
 
 
 def each(
@@ -30,8 +35,7 @@ def each(
         return
     spawn = multiprocessing.get_context("spawn")
     leaving = spawn.Event()
-    start = (os.getpid(), leaving)
-    with ProcessPoolExecutor(min(jobs, len(tasks)), spawn, initializer=_begin, initargs=start) as pool:
+    with ProcessPoolExecutor(min(jobs, len(tasks)), spawn, initializer=_begin, initargs=(leaving,)) as pool:
         futures = {pool.submit(function, *task): number for number, task in enumerate(tasks)}
         try:
             for future in as_completed(futures):
@@ -43,14 +47,30 @@ def each(
             raise
 
 
-def _begin(parent: int, leaving: Event) -> None:
+def wait_for_orphans(out: Path) -> None:
+    """Wait until nobody works in a folder below `out`, whose own lock is held here.
+
+    Whoever does is a worker whose parent was killed: it was told to leave, and leaves as soon as its step is saved. One
+    that takes too long is left to the lock of its folder, which refuses.
+    """
+    deadline = time.monotonic() + ORPHANS_SEC
+    for folder in sorted(lock.parent for lock in out.glob("*/**/.lock")):
+        if is_held(folder):
+            warnings.warn(f"{folder}: waiting for a worker whose parent was killed", RuntimeWarning, stacklevel=2)
+        while is_held(folder) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def _begin(leaving: Event) -> None:
     import torch
 
     torch.set_num_threads(1)
-    threading.Thread(target=_leave_with, args=(parent, leaving), daemon=True).start()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    for awaited in (leaving.wait, parent.join):  # the parent asks, or is no more
+        threading.Thread(target=_leave_after, args=(awaited,), daemon=True).start()
 
 
-def _leave_with(parent: int, leaving: Event) -> None:
-    while os.getppid() == parent and not leaving.wait(LOOK_SEC):
-        pass
+def _leave_after(awaited: Callable[[], object]) -> None:
+    awaited()
     os.kill(os.getpid(), signal.SIGTERM)

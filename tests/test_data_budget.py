@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from finegan_aug.data.budget import budget, folds, groups_of
+from finegan_aug.data.budget import budget, folds, groups_of, hold_out
 from finegan_aug.data.manifest import ImageRecord, Manifest
 from finegan_aug.errors import ConfigError, DataError
 
@@ -40,6 +41,26 @@ def with_copies(base: Manifest, every: int) -> Manifest:
 
 def labelled(found: Manifest) -> set[str]:
     return {image.path for image in found.of("train", "val", labelled=True)}
+
+
+class Counted(list[ImageRecord]):
+    """A list that counts how often an image is asked for."""
+
+    asked = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.asked += 1
+        return super().__getitem__(index)
+
+
+def test_each_image_is_looked_at_equally_often_whatever_the_number_of_classes() -> None:
+    asked = []
+    for counts in ([1000], [10] * 100):
+        images = Counted(manifest(counts, test=0).images)
+        found = hold_out(images, range(1000), [str(k) for k in range(100)], share=0.2, split="test")
+        assert Counter(image.split for image in found) == {"train": 800, "test": 200}
+        asked.append(images.asked)
+    assert asked[0] == asked[1] <= 5000
 
 
 @pytest.mark.parametrize("copies", [False, True])

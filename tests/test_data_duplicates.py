@@ -6,14 +6,26 @@ import io
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from blurred_pictures import picture
 from PIL import Image, ImageOps
 
-from finegan_aug.data.duplicates import dhash, duplicate_groups, mirrored, near_pairs, pixel_sha256, to_integers
+from finegan_aug.data import duplicates
+from finegan_aug.data.duplicates import (
+    Hashes,
+    Pairs,
+    dhash,
+    duplicate_groups,
+    mirrored,
+    near_pairs,
+    pixel_sha256,
+    to_integers,
+)
 from finegan_aug.data.survey import survey
 
 FLOWERS = os.environ.get("FINEGAN_AUG_FLOWERS")
@@ -79,6 +91,38 @@ def test_near_pairs_equal_those_of_comparing_all_with_all() -> None:
     ]
     assert len(expected) > 30
     assert near_pairs(texts).tolist() == expected
+
+
+def test_photographs_on_a_plain_ground_are_not_compared_each_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have the hash's first 13 bits in common; what is compared is counted where the bits that differ are."""
+    rng = random.Random(0)
+    texts = [f"{rng.getrandbits(51) << 13 | 0b1101001011010:016x}" for _ in range(3000)]
+    texts += [f"{int(text, 16) ^ 1 << 40:016x}" for text in texts[:20]]
+    compared, count_bits = [0], np.bitwise_count
+
+    def counting(codes: Hashes) -> npt.NDArray[np.uint8]:
+        compared[0] += codes.size
+        return count_bits(codes)
+
+    monkeypatch.setattr(np, "bitwise_count", counting)
+    assert {tuple(pair) for pair in near_pairs(texts).tolist()} >= {(i, 3000 + i) for i in range(20)}
+    assert compared[0] < 3000 * 3000 / 40
+
+
+def test_many_copies_of_one_picture_are_one_group_without_comparing_each_with_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, original = list[int](), duplicates.near_pairs
+
+    def counting(hashes: Sequence[str]) -> Pairs:
+        asked.append(len(hashes))
+        return original(hashes)
+
+    monkeypatch.setattr(duplicates, "near_pairs", counting)
+    hashes = ["0123456789abcdef", "0123456789abcdee"] * 2000 + ["76543210fedcba98"]
+    groups = duplicate_groups([f"{number:064x}" for number in range(4001)], hashes)
+    assert groups == [0] * 4000 + [4000]
+    assert asked == [3]
 
 
 def test_flat_images_are_copies_by_their_pixels_alone() -> None:

@@ -57,6 +57,15 @@ def test_manifest_and_photographs_may_move_together(stored: tuple[Path, Manifest
     assert all(again.file(image).exists() for image in again.images)
 
 
+def test_links_are_followed_once_for_each_folder_and_not_for_each_row(
+    stored: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, real = list[str](), os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: asked.append(str(path)) or real(path))
+    read_manifest(stored[0])
+    assert len(asked) <= 7  # of 20 images and 20 masks: two roots, two classes in each, the manifest
+
+
 def test_a_byte_order_mark_and_windows_line_ends_are_read(stored: tuple[Path, Manifest]) -> None:
     path, manifest = stored
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))

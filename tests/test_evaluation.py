@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from finegan_aug import features
 from finegan_aug.errors import DataError
 from finegan_aug.evaluation import class_consistency, cluster_with_generated, evaluate_images, wilson_interval
 from finegan_aug.features import Extractor
 from finegan_aug.files import write_json
-from finegan_aug.metrics import fid, kid
-from finegan_aug.randomness import seed_for, uniforms
+from finegan_aug.metrics import fid, inception_score, kid, prdc
+from finegan_aug.randomness import permutation, seed_for, uniforms
 
 torch.set_num_threads(1)
 
@@ -56,6 +58,41 @@ def test_every_row_names_its_extractor_counts_and_split_and_can_be_written_as_js
     assert [row["metric"] for row in rows] == [*common, "inception_score", "inception_score_real", *common]
     write_json(tmp_path / "evaluation.json", {"rows": rows})
     assert json.loads((tmp_path / "evaluation.json").read_text())["rows"] == rows
+
+
+@pytest.mark.parametrize("batch_images", [1, 7])
+def test_the_batch_size_changes_no_measure(batch_images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, fake = coloured("real", 150)[0], coloured("fake", 130)[0]
+    expected = evaluate_images(real=real, fake=fake, extractors=[COLOUR, CORNERS], seed=0)
+    asked, original = list[int](), features._batched
+
+    def batched(function: Callable[[Tensor], Tensor], images: Tensor, usual: int) -> Tensor:
+        asked.append(usual)
+        return original(function, images, batch_images)
+
+    monkeypatch.setattr(features, "_batched", batched)
+    rows = evaluate_images(real=real, fake=fake, extractors=[COLOUR, CORNERS], seed=0)
+    assert set(asked) == {64}
+    assert [row["metric"] for row in rows] == [row["metric"] for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        assert (row["n_real"], row["n_fake"]) == (150, 130)
+        assert row["value"] == pytest.approx(other["value"], rel=1e-9, abs=1e-12)
+
+
+def test_the_order_of_images_changes_no_measure_of_whole_sets() -> None:
+    """Subsets and splits are chosen by place, so here they are the whole."""
+    real, fake = (mean_colour(coloured(name, 90)[0]).numpy() for name in ("real", "fake"))
+    logits = by_colour(coloured("fake", 90)[0]).numpy()
+
+    def measures(order: np.ndarray) -> list[float]:
+        pair = {"real": real[order[::-1]], "fake": fake[order]}
+        whole = [fid(**pair), kid(**pair, subset_size=90, subsets=1).mean, inception_score(logits[order], 1).mean]
+        return [*whole, *prdc(**pair, k=5)]
+
+    expected = measures(np.arange(90))
+    assert all(value != 0 for value in expected)
+    for seed in range(3):
+        assert measures(permutation(seed_for(seed, "order"), 90)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_rows_hold_the_measures_of_the_extractors_features() -> None:

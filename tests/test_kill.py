@@ -96,10 +96,10 @@ def test_a_classifier(toy_folder: Path, tmp_path: Path) -> None:
     survived("classifier killed", lambda run: [*line, str(run)], tmp_path, same)
 
 
-def ablation(words: list[str]) -> int:
+def ablation(words: list[str], jobs: int = 1) -> int:
     """Four cells on forty images; sets stand ready."""
     manifest = tiny_ablation.scanned(Path(words[0]))
-    asked = tiny_ablation.options(Path(words[1]), arms=("R1", "S1"))
+    asked = tiny_ablation.options(Path(words[1]), arms=("R1", "S1"), jobs=jobs)
     run_ablation(asked, tiny_ablation.CONFIG, manifest, tiny_ablation.fake_sets)
     return 0
 
@@ -118,6 +118,34 @@ def test_an_ablation(tmp_path: Path) -> None:
 
     line = ["test_kill:ablation", str(tmp_path / "photographs")]
     survived("ablation killed", lambda out: [*line, str(out)], tmp_path, same)
+
+
+@pytest.mark.skipif(CHAINS == 1, reason="`make faults` starts it; test_workers.py tries the same without killing")
+def test_an_ablation_of_two_at_once(tmp_path: Path) -> None:
+    """Only the parent is killed, while a worker holds a cell; typed again at once, the command is not refused."""
+    words = [str(tmp_path / "photographs"), str(tmp_path / "out")]
+    tiny_ablation.scanned(tmp_path / "photographs")
+    ablation([words[0], str(tmp_path / "whole")])
+    script = [sys.executable, "-c", f"import test_kill; test_kill.ablation({words!r}, jobs=2)"]
+    path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    killed = 0
+    for _ in range(CHAINS):
+        parent = subprocess.Popen(script, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
+        try:
+            deadline = time.monotonic() + 120
+            while not list((tmp_path / "out" / "cells").glob("*/LOCK")) and parent.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+        finally:
+            killed += parent.poll() is None
+            parent.kill()
+            parent.communicate()
+    again = subprocess.run(
+        script, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert again.returncode == 0, again.stderr
+    assert read_json(tmp_path / "out" / "rows.json") == read_json(tmp_path / "whole" / "rows.json")
+    held("parent of an ablation's workers killed", killed, killed)
 
 
 @pytest.mark.sockets

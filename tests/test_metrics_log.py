@@ -58,7 +58,9 @@ def test_lines_that_the_disk_does_not_take_wait_and_are_told_once(tmp_path: Path
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         log.append({"step": 2})
-    with pytest.raises(StorageError, match=f"{words}; free space, then run again"):  # no checkpoint without its lines
+    with pytest.raises(
+        StorageError, match=f"{words}; free space or allow writing, then run again"
+    ):  # no checkpoint without its lines
         log.length_bytes()
     folder.mkdir()
     log.append({"step": 3})
@@ -89,7 +91,9 @@ print(log.length_bytes())
 
 def test_a_log_that_cannot_be_cut_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(StorageError, match=r"cannot write .*metrics.jsonl: Is a directory; free space, then run again"):
+    with pytest.raises(
+        StorageError, match=r"cannot write .*metrics.jsonl: Is a directory; free space or allow writing, then run again"
+    ):
         MetricsLog(tmp_path / "metrics.jsonl")
 
 

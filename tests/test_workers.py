@@ -10,8 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny_ablation
 import torch
 
+from finegan_aug.errors import RunLockedError
+from recipes import workers
+from recipes.ablation import run_ablation
 from recipes.workers import each
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,6 +84,44 @@ def test_workers_stop_when_their_parent_is_asked_to_and_when_it_was_killed(
         parent.send_signal(asked)
         assert parent.wait(timeout=20) == code
     wait_for(tmp_path, "stopped-*")
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from finegan_aug.run_folder import run_lock
+with run_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+    time.sleep(1)
+"""
+
+
+def test_an_ablation_waits_for_a_worker_that_its_killed_parent_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a worker saves its step before it leaves; one that never leaves is refused by the lock of its folder."""
+    manifest = tiny_ablation.scanned(tmp_path / "photographs")
+    asked = tiny_ablation.options(tmp_path / "out", arms=("R1",), pairs=1)
+    cell = tmp_path / "out" / "cells" / f"0.5-R1-{tiny_ablation.MODEL}-0"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(cell)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    )
+    waiting = pytest.warns(RuntimeWarning, match=f"{cell}: waiting for a worker whose parent was killed")
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        monkeypatch.setattr(workers, "ORPHANS_SEC", 0.2)
+        with waiting, pytest.raises(RunLockedError, match=f"is in use by process {holder.pid} on "):
+            run_ablation(asked, tiny_ablation.CONFIG, manifest, tiny_ablation.fake_sets)
+        monkeypatch.undo()
+        holder.stdin.close()
+        with waiting:
+            assert run_ablation(asked, tiny_ablation.CONFIG, manifest, tiny_ablation.fake_sets).exists()
+    finally:
+        holder.kill()
+        holder.wait()
 
 
 def wait_for(folder: Path, pattern: str) -> None:

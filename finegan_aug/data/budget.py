@@ -49,11 +49,13 @@ def hold_out(
     if not 0 < share < 1:
         raise ConfigError(f"the {split} share must lie between 0 and 1, found {share}", "use 0.2")
     moved: set[int] = set()
-    for label, members in sorted(_by_label(images).items()):
+    pure = _pure_groups(images, groups)
+    for label, members in sorted(by_label(images).items()):
         if len(members) < 2:
             continue
-        pure = _pure_groups(images, groups, label)
-        ordered = sorted(pure, key=lambda group: min(seed_for(seed, split, pair, images[i].sha256) for i in group))
+        ordered = sorted(
+            pure[label], key=lambda group: min(seed_for(seed, split, pair, images[i].sha256) for i in group)
+        )
         taken = _take(ordered, target=max(1, _rounded(share * len(members))), most=len(members) - 1)
         if not taken:
             cause = f"class {classes[label]}: its {len(members)} images are near-duplicates of one another or of "
@@ -103,7 +105,7 @@ def budget(
     train = manifest.of("train")
     groups = groups_of(train)
     chosen: set[int] = set()
-    for members in _by_label(train).values():
+    for members in by_label(train).values():
         count = per_class if per_class is not None else max(1, _rounded(fraction * len(members)))
         chosen.update(_distinct_first(train, groups, members, pair=pair, seed=seed)[:count])
     subset = sorted(chosen)
@@ -134,12 +136,13 @@ def folds(manifest: Manifest, count: int = 5, *, pair: int, seed: int = 0) -> li
     images = manifest.of("train", "val")
     groups = groups_of(images)
     fold_of: dict[int, int] = {}
-    for label in _by_label([image for image in images if image.labelled]):
-        pure = [g for g in _pure_groups(images, groups, label) if any(images[i].labelled for i in g)]
-        if len(pure) < 2:
+    pure = _pure_groups(images, groups)
+    for label in by_label([image for image in images if image.labelled]):
+        own = [group for group in pure[label] if any(images[i].labelled for i in group)]
+        if len(own) < 2:
             continue
         sizes = [0] * count
-        for group in sorted(pure, key=lambda g: min(seed_for(seed, "fold", pair, images[i].sha256) for i in g)):
+        for group in sorted(own, key=lambda g: min(seed_for(seed, "fold", pair, images[i].sha256) for i in g)):
             # The start rotates with the label, so that small classes fill all folds alike.
             fold = min(range(count), key=lambda f: (sizes[f], (f - label) % count))
             sizes[fold] += len(group)
@@ -167,23 +170,28 @@ def _rounded(value: float) -> int:
     return math.floor(value + 0.5 + 1e-9)
 
 
-def _by_label(images: Sequence[ImageRecord]) -> dict[int, list[int]]:
+def by_label(images: Sequence[ImageRecord]) -> defaultdict[int, list[int]]:
+    """Indices of the images of each label, in order."""
     members: defaultdict[int, list[int]] = defaultdict(list)
     for index, image in enumerate(images):
         members[image.label].append(index)
     return members
 
 
-def _pure_groups(images: Sequence[ImageRecord], groups: Sequence[int], label: int) -> list[list[int]]:
-    """Groups whose images all have this label. Unlabelled images count for what they are: their label is not used
-    to train, only to keep a doubtful group out of held-out data."""
+def _pure_groups(images: Sequence[ImageRecord], groups: Sequence[int]) -> dict[int, list[list[int]]]:
+    """Of each label the groups whose images all have it. Unlabelled images count for what they are: their label is not
+    used to train, only to keep a doubtful group out of held-out data."""
     members: defaultdict[int, list[int]] = defaultdict(list)
     mixed = set()
     for index, group in enumerate(groups):
         members[group].append(index)
         if images[index].label != images[members[group][0]].label:
             mixed.add(group)
-    return [found for group, found in members.items() if group not in mixed and images[found[0]].label == label]
+    pure: defaultdict[int, list[list[int]]] = defaultdict(list)
+    for group, found in members.items():
+        if group not in mixed:
+            pure[images[found[0]].label].append(found)
+    return pure
 
 
 def _take(ordered: Sequence[list[int]], *, target: int, most: int) -> list[int]:

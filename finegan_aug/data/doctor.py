@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finegan_aug.data.background import BackgroundShare, check_background
-from finegan_aug.data.budget import groups_of, hold_out, sort_images
+from finegan_aug.data.budget import by_label, groups_of, hold_out, sort_images
 from finegan_aug.data.decode import ImageError, decode_with_notes
 from finegan_aug.data.duplicates import pixel_sha256
 from finegan_aug.data.listing import Problem
@@ -123,12 +123,12 @@ def run_doctor(
     smallest = min(Counter(image.label for image in train).values(), default=0)
     problems = [*found.problems, *doubled, *_flat(found.images), *_small(train, resolution)]
     problems += _scarce_background(background, resolution) + _scarce_codes(smallest, modes_per_class)
-    num_codes = len(found.classes) * modes_per_class
+    members, num_codes = by_label(found.images), len(found.classes) * modes_per_class
     return DoctorReport(
         data=str(data),
         files=found.files,
         images=len(found.images),
-        rows=tuple(_row(label, name, found.images) for label, name in enumerate(found.classes)),
+        rows=tuple(_row(name, [found.images[i] for i in members[label]]) for label, name in enumerate(found.classes)),
         kinds=found.kinds,
         problems=tuple(sorted(problems, key=lambda problem: (not problem.is_error, problem.code, problem.path))),
         duplicates=duplicates,
@@ -191,8 +191,7 @@ def _from_manifest(manifest: Manifest) -> _Found:
     )
 
 
-def _row(label: int, name: str, images: Sequence[ImageRecord]) -> ClassRow:
-    own = [image for image in images if image.label == label]
+def _row(name: str, own: Sequence[ImageRecord]) -> ClassRow:
     sides = [min(image.width, image.height) for image in own]
     return ClassRow(
         name=name,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,10 @@ Pairs = npt.NDArray[np.int64]
 # halved or mirrored, and names 4 in a million of the other pairs (many of them the same flower taken twice).
 MAX_DISTANCE = 4
 MIN_EVIDENCE = 16  # bits that are not ties; a nearly flat image tells nothing about its origin
-_BANDS, _BAND_BITS = 5, 13  # by the pigeonhole principle two hashes within 4 bits agree in one of 5 bands
+# By the pigeonhole principle two hashes within 4 bits agree in 3 of 7 bands of 9 or 10 bits. To look for one of 5 bands
+# would do, but on a plain ground thousands of photographs have one band in common, each to be compared with each.
+_BANDS = [((1 << 64 * (band + 1) // 7) - (1 << 64 * band // 7)) for band in range(MAX_DISTANCE + 3)]
+_SHARED_BITS = [np.uint64(a | b | c) for a, b, c in combinations(_BANDS, 3)]
 _TIE_LEVELS = 2
 _TIE = np.uint64(0xF0F0F0F0F0F0F0F0)
 
@@ -58,26 +62,34 @@ def mirrored(hashes: Hashes) -> Hashes:
 def near_pairs(hashes: Sequence[str]) -> Pairs:
     """Pairs i < j of images within `MAX_DISTANCE` bits, upright or mirrored, int64 [P, 2], sorted."""
     upright = to_integers(hashes)
-    if len(upright) < 2:
-        return np.empty((0, 2), dtype=np.int64)
-    informative = np.flatnonzero(np.bitwise_count(upright ^ _TIE) >= MIN_EVIDENCE)
+    informative = np.flatnonzero(_tells(upright))
     codes = np.concatenate([upright[informative], mirrored(upright[informative])])
     owner = np.concatenate([informative, informative])
-    found = [np.empty((0, 2), dtype=np.int64)]
-    for band in range(_BANDS):
-        keys = (codes >> np.uint64(_BAND_BITS * band)) & np.uint64(2**_BAND_BITS - 1)
+    found = np.empty(0, dtype=np.int64)  # i * N + j
+    for bits in _SHARED_BITS:
+        keys = codes & bits
         order = np.argsort(keys, kind="stable")
-        # Neighbours in sorted order at distance 1, 2, ... until no bucket is that long.
-        for step in range(1, len(order)):
-            first, second = order[:-step], order[step:]
-            same = keys[first] == keys[second]
-            if not same.any():
+        keys = keys[order]
+        # Neighbours in sorted order at distance 1, 2, ...: who has no equal at one distance has none at the next.
+        places, close = np.arange(len(keys)), [found]
+        for distance in range(1, len(keys)):
+            places = places[places + distance < len(keys)]
+            places = places[keys[places] == keys[places + distance]]
+            if not len(places):
                 break
-            first, second = first[same], second[same]
-            close = np.bitwise_count(codes[first] ^ codes[second]) <= MAX_DISTANCE
-            pairs = np.stack([owner[first[close]], owner[second[close]]], axis=1)
-            found.append(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1))
-    return np.unique(np.concatenate(found), axis=0).astype(np.int64)
+            first, second = order[places], order[places + distance]
+            near = np.bitwise_count(codes[first] ^ codes[second]) <= MAX_DISTANCE
+            first, second = owner[first[near]], owner[second[near]]
+            pairs = np.minimum(first, second) * len(upright) + np.maximum(first, second)
+            close.append(pairs[first != second])
+        found = np.unique(np.concatenate(close))  # after each round, because most pairs are found in several
+    return np.stack(np.divmod(found, max(1, len(upright))), axis=1)
+
+
+def _tells(codes: Hashes) -> npt.NDArray[np.bool_]:
+    """Whether the hash tells anything about the origin of its image."""
+    told: npt.NDArray[np.bool_] = np.bitwise_count(codes ^ _TIE) >= MIN_EVIDENCE
+    return told
 
 
 def duplicate_groups(sha256: Sequence[str], hashes: Sequence[str]) -> list[int]:
@@ -94,8 +106,14 @@ def duplicate_groups(sha256: Sequence[str], hashes: Sequence[str]) -> list[int]:
         return index
 
     first_with: dict[str, int] = {}
-    exact = [(first_with.setdefault(sha, index), index) for index, sha in enumerate(sha256)]
-    for a, b in [*exact, *near_pairs(hashes).tolist()]:
+    links = [(first_with.setdefault(sha, index), index) for index, sha in enumerate(sha256)]
+    # Whoever shares a hash is linked to the first that has it: near pairs among copies would be each with each.
+    distinct: dict[str, int] = {}
+    for index, (text, tells) in enumerate(zip(hashes, _tells(to_integers(hashes)).tolist(), strict=True)):
+        if tells:
+            links.append((distinct.setdefault(text, index), index))
+    numbers = list(distinct.values())
+    for a, b in [*links, *((numbers[a], numbers[b]) for a, b in near_pairs(list(distinct)).tolist())]:
         low, high = sorted((root(a), root(b)))
         parent[high] = low
     return [root(index) for index in range(len(sha256))]

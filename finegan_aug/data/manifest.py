@@ -10,9 +10,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class Manifest:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of classes and images, hexadecimal; folders, problems and notes do not enter."""
-        content = [list(self.classes), *(asdict(image) for image in self.images)]
+        content = [list(self.classes), *map(vars, self.images)]
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -117,7 +117,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         "problems": list(manifest.problems),
         "notes": list(manifest.notes),
     }
-    lines = [header, *(asdict(image) for image in manifest.images)]
+    lines = [header, *map(vars, manifest.images)]
     text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
     write_bytes(Path(path), text.encode())
 
@@ -129,28 +129,29 @@ def read_manifest(path: str | Path) -> Manifest:
         DataError: naming file and line: a wrong field, a path that leaves its folder, a missing or repeated file.
     """
     lines = _lines(Path(path))
-    if not lines:
+    header = next(lines, None)
+    if header is None:
         raise DataError(f"{path} is empty, a manifest starts with a header line", _REMEDY)
-    manifest = _header(Path(path), *lines[0])
+    manifest = _header(Path(path), *header)
+    real_folder = cache(os.path.realpath)
     images, seen = [], set()
-    for number, content in lines[1:]:
+    for number, content in lines:
         image = _record(f"{path} line {number}", content, len(manifest.classes))
-        key = (manifest.file(image), image.split == "test")
+        key = (image.path, image.split == "test")
         if key in seen:
             raise DataError(f"{path} line {number}: {shown(image.path)} is listed twice", _REMEDY)
         seen.add(key)
-        _check_files(f"{path} line {number}", manifest, image)
+        _check_files(f"{path} line {number}", manifest, image, real_folder)
         images.append(image)
     whole = replace(manifest, images=tuple(images))
-    declared = lines[0][1].get("sha256")
+    declared = header[1].get("sha256")
     if declared is not None and declared != whole.sha256:
         raise DataError(f"{path}: the rows do not match the hash in the header, some were changed", _REMEDY)
     return whole
 
 
-def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, JSON object) of every line that is not blank."""
-    found = []
     try:
         with open(path, "rb") as stream:
             number = 0
@@ -160,13 +161,12 @@ def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
                     raise DataError(f"{path} line {number}: a line must have at most 1 MiB", _REMEDY)
                 text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 if text:
-                    found.append((number, _object(f"{path} line {number}", text)))
+                    yield number, _object(f"{path} line {number}", text)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", "give a folder or the manifest of a scan") from error
     except UnicodeDecodeError as error:
         cause = f"{path} line {number}: must be UTF-8 text"
         raise DataError(cause, "give a folder or the manifest of a scan") from error
-    return found
 
 
 def _object(where: str, text: str) -> dict[str, Any]:
@@ -275,13 +275,16 @@ def _record(where: str, content: dict[str, Any], num_classes: int) -> ImageRecor
     return ImageRecord(**{**content, "box": box})
 
 
-def _check_files(where: str, manifest: Manifest, image: ImageRecord) -> None:
-    """The files exist and, links followed, lie below their folders."""
+def _check_files(where: str, manifest: Manifest, image: ImageRecord, real_folder: Callable[[str], str]) -> None:
+    """The files exist and, links followed, lie below their folders; `real_folder` is `os.path.realpath` of a folder."""
     for file, relative in ((manifest.file(image), image.path), (manifest.mask_file(image), image.mask)):
         if file is None or relative is None:
             continue
-        real = os.path.realpath(file)
-        root = os.path.realpath(str(file)[: -len(relative)])
+        root = real_folder(str(file)[: -len(relative)])
+        folder, name = os.path.split(str(file))
+        real = os.path.join(real_folder(folder), name)
+        if os.path.islink(real):
+            real = os.path.realpath(real)
         if not real.startswith(root + os.sep):
             raise DataError(f"{where}: {relative!r} is a link that leaves its folder", "copy the file into the folder")
         if not os.path.isfile(real):

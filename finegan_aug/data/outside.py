@@ -16,6 +16,8 @@ def name_fault(name: str) -> str | None:
     """Why the name of a class or file is refused, or None: it must be printable on one line, in UTF-8."""
     if not name or len(name) > MAX_CHARACTERS:
         return f"must have 1 to {MAX_CHARACTERS} characters, found {len(name)}"
+    if name.isascii() and name.isprintable():
+        return None  # a quick look that is enough for most
     if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _BIDI for c in name):
         return "must not hold control characters, line breaks or marks of writing direction"
     return None
