@@ -24,6 +24,8 @@ def identity(settled: JSON, processes: int) -> JSON:
 def ensure_own(noted: JSON | None, settled: JSON, processes: int) -> None:
     """Refuse the checkpoint of another run, and say so where another number of processes goes on with it.
 
+    In strict mode the number of processes changes nothing.
+
     Args:
         noted: `identity` of the checkpoint; None where it was imported, or is older than the note.
         settled, processes: of the run that is to go on.
@@ -34,7 +36,7 @@ def ensure_own(noted: JSON | None, settled: JSON, processes: int) -> None:
     if noted is None:
         return
     ensure_same_settled(noted["settled"], settled)
-    if noted["processes"] != processes:
+    if noted["processes"] != processes and not settled["config"]["shards"]:
         warnings.warn(
             f"{noted['processes']} processes wrote the checkpoint and {processes} go on: batch norm sees other groups "
             "of images, so that the run ends in slightly other numbers",

@@ -119,22 +119,32 @@ def settled_precision(config: FineGANConfig) -> FineGANConfig:
 
 
 def check_sizes(config: FineGANConfig, processes: int, images: int) -> None:
-    """Refuses a batch that processes or groups of neighbours do not divide, and more codes than images can fill.
+    """Refuses parts of a batch that are uneven or too small for what looks at several images, and too many codes.
 
     Raises:
         ConfigError: see above.
     """
-    share, rest = divmod(config.batch_size, processes)
+    part, parts = ("shard", config.shards) if config.shards else ("process", processes)
+    if parts % processes:
+        raise ConfigError(
+            f"strict mode needs a number of processes that divides shards = {parts}, got {processes}",
+            "launch another number of them or change --shards",
+        )
+    share, rest = divmod(config.batch_size, parts)
     if rest or share < 2:  # batch norm needs two images
         raise ConfigError(
-            f"batch_size must be a multiple of the {processes} processes, 2 images or more each, "
-            f"got {config.batch_size}",
+            f"batch_size must be a multiple of the {parts} processes, 2 images or more each, got {config.batch_size}",
             "change --batch_size",
         )
     if config.batch_deviation and share % config.batch_deviation:
         raise ConfigError(
-            f"the images of a process must be a multiple of batch_deviation = {config.batch_deviation}, got {share}",
+            f"the images of a {part} must be a multiple of batch_deviation = {config.batch_deviation}, got {share}",
             "change --batch_size or --batch_deviation",
+        )
+    if 0 < config.free_parent_share * share < 2:
+        raise ConfigError(
+            f"free_parent_share must draw 2 or more of the {share} images of a {part}, got {config.free_parent_share:g}",
+            "raise --free_parent_share or set it to 0",
         )
     codes = config.num_children or 0
     if 2 * codes > images:
