@@ -143,7 +143,7 @@ def check_sizes(config: FineGANConfig, processes: int, images: int) -> None:
         )
     if 0 < config.free_parent_share * share < 2:
         raise ConfigError(
-            f"free_parent_share must draw 2 or more of the {share} images of a {part}, got {config.free_parent_share:g}",
+            f"free_parent_share must draw 2 of the {share} images of a {part} or more, got {config.free_parent_share}",
             "raise --free_parent_share or set it to 0",
         )
     codes = config.num_children or 0

@@ -1,13 +1,13 @@
 """Strict mode: the same bits on 1, 2, 4, ... processes.
 
-The batch is cut into `config.shards` parts, however many processes there are, and each process plays its share of them
-one after another. A shard is what a process is in plain training: batch norm, the spread of neighbours and every mean of
-a loss term see its images alone. Gradients, buffers and terms are summed in one order, neighbouring shards first: as the
-number of shards is a power of two, a process sums its own, and one sum of each process travels.
+The batch is cut into `config.shards` parts, however many processes there are, and each process plays its share of
+them one after another. A shard is what a process is in plain training: batch norm, the spread of neighbours, hard
+samples and the mean of every loss term belong to its images alone. Gradients, buffers and terms are summed in one
+order, neighbouring shards first: their number is a power of two, so a process sums its own, and one sum of it travels.
 
-Networks are not wrapped by DDP, which sums in an order of its own. Graphs of the generator wait for its half of the update:
-those of all shards take the memory of one over all images of the process; what is dearer than plain training are the
-gradients, one copy for each shard of the process and one for each process.
+Networks are not wrapped by DDP, which sums in an order of its own. The generator's graphs wait for its half of the
+update; those of all shards of a process take the memory of a plain update. What comes on top are gradients: a copy for
+each shard of the process, and two for each process.
 """
 
 from __future__ import annotations
@@ -87,18 +87,18 @@ def _mean_over_shards(
         values += [buffer for buffer in buffers if buffer.is_floating_point()]  # a count is the same after any shard
         values += [p.grad for p in parameters if p.grad is not None]
         rows.append(torch.cat([value.flatten() for value in values]))
-    sums = accelerator.gather(pairwise_sum(torch.stack(rows))[None])
-    mean = pairwise_sum(sums) / state.game.config.shards
-    for value, part in zip(values, mean.split([value.numel() for value in values]), strict=True):
+    sums = accelerator.gather(pairwise_sum(rows)[None])
+    mean = pairwise_sum(list(sums)) / state.game.config.shards
+    for value, part in zip(values, torch.split(mean, [value.numel() for value in values]), strict=True):
         value.copy_(part.view_as(value))
     return dict(zip(terms, values[0].unbind(), strict=True))
 
 
-def pairwise_sum(rows: Tensor) -> Tensor:
-    """The sum of [2**k, n] over its rows, neighbours first, [n]; overwrites `rows`.
+def pairwise_sum(rows: Sequence[Tensor]) -> Tensor:
+    """The sum of 2**k tensors of one shape, neighbours first; overwrites them.
 
     Sums of equal parts of the rows, summed in the same way, give the same bits.
     """
     while len(rows) > 1:
-        rows = rows[0::2].add_(rows[1::2])
+        rows = [a.add_(b) for a, b in zip(rows[0::2], rows[1::2], strict=True)]
     return rows[0]
