@@ -7,6 +7,7 @@ import hashlib
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,7 @@ from finegan_aug.data.crops import build_crops
 from finegan_aug.data.manifest import Manifest, write_manifest
 from finegan_aug.data.stream import RealStream
 from finegan_aug.errors import CheckpointError, ConfigError
+from finegan_aug.identity import ensure_own, identity
 from finegan_aug.models.game import Terms
 from finegan_aug.preparation import check_sizes
 from finegan_aug.randomness import normals, seed_for
@@ -203,6 +205,21 @@ def test_sums_of_processes_are_summed_to_the_bits_of_the_whole(processes: int) -
     whole = pairwise_sum(list(rows_of_16.clone()))
     assert torch.equal(pairwise_sum(parts), whole)
     torch.testing.assert_close(whole, rows_of_16.double().sum(dim=0).float(), rtol=1e-5, atol=1e-5)
+
+
+def test_another_number_of_threads_goes_on_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: dict[str, Any] = {"config": tiny_config(shards=4).to_json()}
+    noted = identity(settled, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ensure_own(noted, settled, 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    with pytest.warns(RuntimeWarning) as caught:
+        ensure_own(noted, settled, 1)
+    assert str(caught[0].message) == (
+        "a process had threads = 1 when it wrote the checkpoint and has 7 now: strict mode has the same bits for one "
+        "number of threads only; set OMP_NUM_THREADS"
+    )
 
 
 class Alone:
