@@ -6,7 +6,7 @@ samples and the mean of every loss term belong to its images alone. Gradients, b
 order, neighbouring shards first: their number is a power of two, so a process sums its own, and one sum of it travels.
 
 Networks are not wrapped by DDP, which sums in an order of its own. The generator's graphs wait for its half of the
-update; those of all shards of a process take the memory of a plain update. What comes on top are gradients: a copy for
+update; those of all shards of a process take no more memory than in plain training. On top come gradients: a copy for
 each shard of the process, and two for each process.
 """
 
