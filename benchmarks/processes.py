@@ -6,7 +6,7 @@
 Both run `recipes/train_finegan.py` on drawn animals, in turns and each time in a fresh launcher, and their own
 metrics.jsonl is read: the whole training step with its data, loss records and, in two processes, the reduced gradients.
 Compared are images a second after the first steps; the ratio is that of the medians, the spread that of the rounds.
-With `--shards` both also run in strict mode, and each is compared with its own plain run.
+With `--shards` strict mode is compared with plain training instead, in one and in two processes of one thread each.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from finegan_aug.data.toy import write_toy
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "train_finegan.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-ONE, TWO = "1 process, 2 threads", "2 processes, 1 thread"
-LAUNCHES = {ONE: ("2", []), TWO: ("1", TORCHRUN)}
+ONE, TWO, ALONE = "1 process, 2 threads", "2 processes, 1 thread", "1 process, 1 thread"
+LAUNCHES = {ONE: ("2", []), TWO: ("1", TORCHRUN), ALONE: ("1", [])}
 
 
 def images_a_second(launch: str, shards: int, toy: Path, out: Path, options: argparse.Namespace) -> float:
@@ -66,15 +66,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="slim-64")
     parser.add_argument("--batch", type=int, default=32, help="images of one update, all processes together")
-    parser.add_argument("--shards", type=int, default=0, help="of strict mode, compared with plain runs; 0: not run")
+    parser.add_argument("--shards", type=int, default=0, help="measure strict mode with so many")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--warm-up", type=int, default=5, help="steps")
     parser.add_argument("--steps", type=int, default=20, help="measured steps of a round")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    modes = (0, options.shards) if options.shards else (0,)
-    speeds: dict[tuple[str, int], list[float]] = {(launch, shards): [] for launch in LAUNCHES for shards in modes}
+    # Each pair: the second is measured by the first.
+    pairs = [((ONE, 0), (TWO, 0))]
+    if options.shards:
+        pairs = [((launch, 0), (launch, options.shards)) for launch in (ALONE, TWO)]
+    speeds: dict[tuple[str, int], list[float]] = {contender: [] for pair in pairs for contender in pair}
     with tempfile.TemporaryDirectory() as name:
         resolution = int(options.preset.split("-")[-1]) if "-" in options.preset else 128
         toy = write_toy(Path(name) / "toy", resolution=resolution, num_train=240, num_test=12)
@@ -84,14 +87,13 @@ def main() -> None:
                 speeds[launch, shards].append(images_a_second(launch, shards, toy, out, options))
     result: dict[str, object] = {"preset": options.preset, "batch": options.batch, "precision": options.precision}
     result |= {"rounds": options.rounds, "steps": options.steps, "shards": options.shards}
-    for (launch, shards), found in speeds.items():
-        result[f"images/s, {launch}" + (", strict" if shards else "")] = statistics.median(found)
-    result |= ratio(speeds[TWO, 0], speeds[ONE, 0])
-    for launch in LAUNCHES if options.shards else ():
-        found = ratio(speeds[launch, options.shards], speeds[launch, 0])
-        result |= {f"strict to plain, {launch}: {key}": value for key, value in found.items()}
+    for (launch, shards), each in speeds.items():
+        result[f"images/s, {launch}" + (", strict" if shards else "")] = statistics.median(each)
+    for first, second in pairs:
+        found = ratio(speeds[second], speeds[first])
+        result |= {f"{key}, {second[0]}" if options.shards else key: value for key, value in found.items()}
     for key, value in result.items():
-        print(f"{key:<60}{value}")
+        print(f"{key:<44}{value}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
