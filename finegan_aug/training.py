@@ -31,7 +31,6 @@ from finegan_aug.metrics_log import MetricsLog
 from finegan_aug.preparation import (
     RunRecord,
     all_or_none,
-    check_sizes,
     ensure_alike,
     make_accelerator,
     owned_run,
@@ -40,6 +39,7 @@ from finegan_aug.preparation import (
 )
 from finegan_aug.progress import Progress
 from finegan_aug.pseudo_labels import training_labels
+from finegan_aug.sizes import check_sizes
 from finegan_aug.stopping import StopRequest
 from finegan_aug.strict import strict_update
 from finegan_aug.term_sums import TermSums

@@ -28,8 +28,8 @@ from finegan_aug.data.stream import RealStream
 from finegan_aug.errors import CheckpointError, ConfigError
 from finegan_aug.identity import ensure_own, identity
 from finegan_aug.models.game import Terms
-from finegan_aug.preparation import check_sizes
 from finegan_aug.randomness import normals, seed_for
+from finegan_aug.sizes import check_sizes
 from finegan_aug.strict import pairwise_sum, strict_update
 from finegan_aug.term_sums import TermSums
 from finegan_aug.training import train

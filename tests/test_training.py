@@ -37,8 +37,8 @@ from finegan_aug.errors import (
 )
 from finegan_aug.metrics_log import MetricsLog
 from finegan_aug.models.game import FineGAN
-from finegan_aug.preparation import check_sizes
 from finegan_aug.run_folder import run_lock
+from finegan_aug.sizes import check_sizes
 from finegan_aug.training import real_images, train
 from finegan_aug.training_state import TrainingState
 
