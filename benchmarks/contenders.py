@@ -20,7 +20,7 @@ Losses = dict[str, float]
 
 
 class Ours:
-    """The step of `training._loop`, on one batch that stays."""
+    """The step of `update.plain_update` and of the average, on one batch that stays."""
 
     def __init__(self, config: FineGANConfig, batch: Batch) -> None:
         self.config, self.batch = config, batch

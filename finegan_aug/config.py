@@ -83,6 +83,7 @@ class FineGANConfig:
     official_crops: bool = False  # official data path: object crops resized twice (at 128 px: 304, 256, 128 pixels)
 
     batch_size: int = 32  # real images in one update, all processes together
+    shards: int = 0  # strict mode: parts of a batch that fix its bits on any number of processes dividing it; 0: off
     total_kimg: float = 500.0  # length of training
     hard_negative_kimg: float = 0.0  # last part of training, every other update of it on hard samples
     hard_negative_from_ema: bool = True  # the generator begins the hard-negative part with its averaged weights
@@ -150,8 +151,20 @@ class FineGANConfig:
                 f"got {self.free_parent_share:g} with mask_tie_weight {self.mask_tie_weight:g}",
                 "change --free_parent_share, or set --mask_tie_weight too",
             )
+        self._check_shards()
         self._check_judge()
         self._check_codes()
+
+    def _check_shards(self) -> None:
+        if self.shards == 0:
+            return
+        power_of_two = self.shards > 0 and self.shards & (self.shards - 1) == 0
+        if not power_of_two or self.batch_size % self.shards or self.batch_size < 2 * self.shards:
+            raise ConfigError(
+                "shards must be 0 or a power of two that divides batch_size into parts of 2 images or more, "
+                f"got {self.shards} for batch_size {self.batch_size}",
+                "change --shards or --batch_size, or drop --shards",
+            )
 
     def _check_judge(self) -> None:
         if self.judge_px is not None and (self.judge_px not in (64, 128, 256) or self.judge_px < self.resolution):

@@ -20,8 +20,9 @@ from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint, save_chec
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.folder import load_data
 from finegan_aug.data.manifest import Manifest
-from finegan_aug.preparation import check_sizes, launched, settled_precision
+from finegan_aug.preparation import launched, settled_precision
 from finegan_aug.pseudo_labels import TEACHER_KIMG, asks_teacher
+from finegan_aug.sizes import check_sizes
 from finegan_aug.training import train
 
 STEPS_SEC = 8.0  # what the timed steps may take together, if more than the needed two are to be timed

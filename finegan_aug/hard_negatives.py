@@ -59,7 +59,8 @@ def hardest(game: FineGAN, positions: range, device: torch.device) -> tuple[Tens
 
 @contextmanager
 def _buffers_put_back(*networks: nn.Module) -> Iterator[None]:
-    buffers = [buffer for network in networks for buffer in network.buffers()]
+    # By .data: in strict mode graphs of other images wait, and to put a buffer back is no change to them.
+    buffers = [buffer.data for network in networks for buffer in network.buffers()]
     before = [buffer.clone() for buffer in buffers]
     try:
         yield

@@ -118,32 +118,6 @@ def settled_precision(config: FineGANConfig) -> FineGANConfig:
     return replace(config, precision="bf16" if has_bf16_units(device) and not waits else "fp32")
 
 
-def check_sizes(config: FineGANConfig, processes: int, images: int) -> None:
-    """Refuses a batch that processes or groups of neighbours do not divide, and more codes than images can fill.
-
-    Raises:
-        ConfigError: see above.
-    """
-    share, rest = divmod(config.batch_size, processes)
-    if rest or share < 2:  # batch norm needs two images
-        raise ConfigError(
-            f"batch_size must be a multiple of the {processes} processes, 2 images or more each, "
-            f"got {config.batch_size}",
-            "change --batch_size",
-        )
-    if config.batch_deviation and share % config.batch_deviation:
-        raise ConfigError(
-            f"the images of a process must be a multiple of batch_deviation = {config.batch_deviation}, got {share}",
-            "change --batch_size or --batch_deviation",
-        )
-    codes = config.num_children or 0
-    if 2 * codes > images:
-        raise ConfigError(
-            f"every child code needs at least 2 training images, got {codes} codes for {images} images",
-            "lower --modes_per_class or --num_children",
-        )
-
-
 def settled_values(config: FineGANConfig, manifest: Manifest) -> JSON:
     """What config.json of a run holds: the configuration, and what else decides what the run computes.
 

@@ -15,9 +15,14 @@ from finegan_aug.models.game import Terms
 
 
 class TermSums:
-    """Sums of loss terms on the device between two log lines, so that no step waits for a number."""
+    """Sums of loss terms on the device between two log lines, so that no step waits for a number.
 
-    def __init__(self) -> None:
+    Args:
+        alike: every process adds the same terms, those of the whole batch; otherwise each its own part's.
+    """
+
+    def __init__(self, *, alike: bool = False) -> None:
+        self.alike = alike
         self.names: list[str] = []
         self.total: Tensor | None = None
         self.count = 0
@@ -39,19 +44,20 @@ class TermSums:
             NonFiniteError: on all processes alike, naming the first term that is not a number, and the first tensor.
         """
         assert self.total is not None
-        means = accelerator.reduce(self.total / self.count, reduction="mean").tolist()
+        own = self.total / self.count
+        means = (own if self.alike else accelerator.reduce(own, reduction="mean")).tolist()
         self.total, self.count = None, 0
         return self._finite(means, seen_images, networks)
 
     def pending(self, accelerator: Accelerator, seen_images: int, networks: Mapping[str, nn.Module]) -> JSON | None:
-        """What no line has yet, the sums of every process; None where there is nothing.
+        """What no line has yet, the sums of every process, once where they are alike; None where there is nothing.
 
         Raises:
             NonFiniteError: as of `mean`.
         """
         if self.total is None:
             return None
-        totals = accelerator.gather(self.total[None]).tolist()
+        totals = (self.total[None] if self.alike else accelerator.gather(self.total[None])).tolist()
         for total in totals:
             self._finite(total, seen_images, networks)
         return {"names": self.names, "count": self.count, "totals": totals}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from finegan_aug.best import DistanceToPhotographs
 from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint
@@ -25,16 +25,12 @@ from finegan_aug.ema import ema_decay, update_ema
 from finegan_aug.errors import NonFiniteError, StorageError
 from finegan_aug.files import JSON
 from finegan_aug.grids import COLUMNS, save_grid, write_training_grids
-from finegan_aug.hard_negatives import hardest, mines
 from finegan_aug.identity import ensure_own, identity
 from finegan_aug.leaving import leaving_on_request
-from finegan_aug.losses import gradient_norm
 from finegan_aug.metrics_log import MetricsLog
-from finegan_aug.models.game import Terms
 from finegan_aug.preparation import (
     RunRecord,
     all_or_none,
-    check_sizes,
     ensure_alike,
     make_accelerator,
     owned_run,
@@ -43,9 +39,12 @@ from finegan_aug.preparation import (
 )
 from finegan_aug.progress import Progress
 from finegan_aug.pseudo_labels import training_labels
+from finegan_aug.sizes import check_sizes
 from finegan_aug.stopping import StopRequest
+from finegan_aug.strict import strict_update
 from finegan_aug.term_sums import TermSums
 from finegan_aug.training_state import TrainingState
+from finegan_aug.update import plain_update
 
 MAX_FAILED_SAVES = 3
 MAX_ROLLBACKS = 3
@@ -139,10 +138,10 @@ def _loop(
     distance: DistanceToPhotographs | None,
 ) -> None:
     # Networks and optimisers, new or from the last good checkpoint.
-    main, device = accelerator.is_main_process, accelerator.device
+    main = accelerator.is_main_process
     state = TrainingState(accelerator, config)
-    game, optimizers = state.game, state.optimizers
-    step, spent_sec, metrics_bytes, sums = 0, 0.0, 0, TermSums()
+    update = strict_update if config.shards else plain_update
+    step, spent_sec, metrics_bytes, sums = 0, 0.0, 0, TermSums(alike=config.shards > 0)
     if last is not None:
         tensors, saved = load_checkpoint(last)
         ensure_own(saved.get("identity"), record.settled, accelerator.num_processes)
@@ -153,52 +152,26 @@ def _loop(
         record.rollbacks = max(record.rollbacks, saved.get("rollbacks", 0))
     elif main:
         _draw(state.average, run_dir, "init", config)
-    game.renew_noise(record.rollbacks)
+    state.game.renew_noise(record.rollbacks)
     metrics = MetricsLog(run_dir / "metrics.jsonl", metrics_bytes) if main else None
-    batch, half = config.batch_size, config.precision == "bf16"
-    per_process = batch // accelerator.num_processes
+    batch = config.batch_size
     total_images = round(config.total_kimg * 1000)
     failed_saves, started_sec = 0, time.monotonic() - spent_sec
 
     with Progress(total_images / 1000, initial=step * batch / 1000, label="kimg", enabled=main) as progress:
         while step * batch < total_images:
-            # The places in the stream that this process serves: real images, noise, codes, one generator forward.
-            first = step * batch + accelerator.process_index * per_process
-            positions = range(first, first + per_process)
+            # Both players, on the next images of the stream; hard negatives can begin with the averaged generator.
             state.set_learning_rate(config.learning_rate(step * batch))
-            real = stream.batch(positions)
-            # In the hard-negative phase, which can begin with the averaged generator, every other draw is a choice.
             if step == config.hard_negative_step and config.hard_negative_from_ema:
                 state.take_average()
-            z, child = hardest(game, positions, device) if mines(config, step) else game.sample_codes(positions)
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                fake = game.forward(z.to(device), child.to(device), positions)
-
-                # Discriminators: background patches, and the child stage with the class of real crops. What reads the
-                # class is the generator's.
-                with state.waiting_readers(accelerator):
-                    d_terms = game.discriminator_losses(real, fake, step)
-            accelerator.backward(_total(d_terms))
-            d_norm = gradient_norm(optimizers["d"])
-            optimizers["d"].step()
-            optimizers["d"].zero_grad(set_to_none=True)
-
-            # Generator and code readers, through discriminators that stand still.
-            with game.frozen_discriminators():
-                with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                    g_terms = game.generator_losses(fake, real)
-                accelerator.backward(_total(g_terms))
-            g_norm = gradient_norm(optimizers["g"])
-            optimizers["g"].step()
-            optimizers["g"].zero_grad(set_to_none=True)
+            terms = update(accelerator, state, stream, step)
 
             # The averaged generator.
-            state.average_buffers(accelerator)
             step += 1
             seen = step * batch
             decay = ema_decay(batch, seen, config.ema_halflife_kimg * 1000, config.ema_ramp)
             update_ema(state.average, state.plain["generator"], decay)
-            sums.add({**d_terms, **g_terms, "grad_norm_d": d_norm, "grad_norm_g": g_norm})
+            sums.add(terms)
 
             # Records, grids and checkpoints, each when its number of images is reached.
             exit_code = stop.agreed(accelerator)
@@ -211,7 +184,7 @@ def _loop(
             if not (log or draw):
                 continue
             row = sums.mean(accelerator, seen, state.plain) if log else {}
-            terms = sums.pending(accelerator, seen, state.plain) if save else None
+            pending = sums.pending(accelerator, seen, state.plain) if save else None
             with all_or_none(accelerator):
                 if due and distance is not None:  # who asks to stop elsewhere waits for the checkpoint alone
                     row["kid"] = distance.kid(state.average)
@@ -222,7 +195,7 @@ def _loop(
                 if draw and main:
                     _draw(state.average, run_dir, f"{seen // 1000:06d}", config)
                 if save and metrics is not None:
-                    numbers: JSON = {"seen_images": seen, "spent_sec": spent_sec, "terms": terms}
+                    numbers: JSON = {"seen_images": seen, "spent_sec": spent_sec, "terms": pending}
                     numbers["identity"] = identity(record.settled, accelerator.num_processes)
                     numbers |= {"rollbacks": record.rollbacks} if record.rollbacks else {}
                     numbers |= {"kid": row["kid"]} if "kid" in row else {}
@@ -262,10 +235,6 @@ def _draw(average: nn.Module, run_dir: Path, name: str, config: FineGANConfig) -
         write_training_grids(average, run_dir, name, config)
     except StorageError as error:
         warnings.warn(f"images not drawn: {error.cause}", RuntimeWarning, stacklevel=2)
-
-
-def _total(terms: Terms) -> Tensor:
-    return torch.stack(list(terms.values())).sum()
 
 
 def _crossed(seen: int, batch: int, every_kimg: float) -> bool:

@@ -42,7 +42,7 @@ class TrainingState:
             name: torch.optim.Adam(_parameters(networks), config.lr, betas, fused=True)
             for name, networks in (("g", game.generator_networks()), ("d", game.discriminator_networks()))
         }
-        if accelerator.num_processes > 1:
+        if accelerator.num_processes > 1 and not config.shards:  # strict mode sums gradients in an order of its own
             with warnings.catch_warnings():  # torch 2.9 does not know the option that is to replace this one
                 warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
                 for name, network in self.plain.items():

@@ -22,7 +22,7 @@ from tiny_runs import tiny_config
 from torch.distributed import GradBucket, ProcessGroup, group
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from finegan_aug import training
+from finegan_aug import training, update
 from finegan_aug.data.manifest import Manifest, read_manifest
 from finegan_aug.errors import FineGANAugError, StorageError
 from finegan_aug.preparation import launched
@@ -42,7 +42,7 @@ def main(data: Path, out: Path) -> None:
     states: list[TrainingState] = []
     gradients: dict[str, torch.Tensor] = {}
     reduced_bytes = [0]  # by each player's update in turn: discriminators, generator, discriminators, ...
-    gradient_norm = training.gradient_norm
+    gradient_norm = update.gradient_norm
 
     def counted(process_group: ProcessGroup, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
         reduced_bytes[-1] += bucket.buffer().nbytes
@@ -65,7 +65,7 @@ def main(data: Path, out: Path) -> None:
                 gradients[f"{name}/{i}"] = parameter.grad.clone(memory_format=torch.contiguous_format)
         return gradient_norm(optimizer)
 
-    training.TrainingState, training.gradient_norm = Kept, noted_norm  # type: ignore[misc]
+    training.TrainingState, update.gradient_norm = Kept, noted_norm  # type: ignore[misc]
     run = training.train(tiny_config(**RUN), manifest, out / "run", expect_processes=2)
     save_file(gradients, out / f"gradients-{rank}.safetensors")
     (out / f"reduced-{rank}.json").write_text(json.dumps(reduced_bytes[:-1]))
@@ -78,7 +78,7 @@ def main(data: Path, out: Path) -> None:
     stopped = end_of(manifest, out / "stopped", log_kimg=0.016)
     (out / f"stopped-{rank}.json").write_text(json.dumps(stopped[1]))
 
-    training.gradient_norm = gradient_norm
+    update.gradient_norm = gradient_norm
     if rank == 0:
         shutil.copytree(out / "stopped", out / "resumed")
     launched().wait_for_everyone()
@@ -108,7 +108,7 @@ class FullDisk(TrainingState):
 
 def stop_in_the_third_step(rank: int) -> None:
     """Sends SIGTERM to the second process while it is computing."""
-    calls, gradient_norm = [0], training.gradient_norm
+    calls, gradient_norm = [0], update.gradient_norm
 
     def stopping_norm(optimizer: torch.optim.Optimizer) -> torch.Tensor:
         calls[0] += 1
@@ -116,7 +116,7 @@ def stop_in_the_third_step(rank: int) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return gradient_norm(optimizer)
 
-    training.gradient_norm = stopping_norm
+    update.gradient_norm = stopping_norm
 
 
 def end_of(manifest: Manifest, run: Path, **values: object) -> tuple[str, int]:

@@ -16,18 +16,18 @@ from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint
 SCRIPT = """
 import resource, signal, sys, torch
 torch.set_num_threads(1)
-from finegan_aug import training
+from finegan_aug import update
 from finegan_aug.cli import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 full, space = (int(word) for word in sys.argv[1:3])
-calls, gradient_norm = [0], training.gradient_norm
+calls, gradient_norm = [0], update.gradient_norm
 def limiting(optimizer):
     calls[0] += 1
     step = (calls[0] + 1) // 2
     limit = 500 if full <= step < space else resource.RLIM_INFINITY
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     return gradient_norm(optimizer)
-training.gradient_norm = limiting
+update.gradient_norm = limiting
 sys.exit(main(sys.argv[3:]))
 """
 EVERY_TWO_STEPS = ("--checkpoint_kimg", "0.016", "--grid_kimg", "0.016")

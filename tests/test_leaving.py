@@ -83,7 +83,7 @@ TRAINING = [
     ("finegan_aug.training:build_crops", signal.SIGTERM),
     ("finegan_aug.training:training_labels", signal.SIGUSR1),
     ("finegan_aug.training:write_training_grids", signal.SIGTERM),
-    ("finegan_aug.training:gradient_norm", signal.SIGUSR1),
+    ("finegan_aug.update:gradient_norm", signal.SIGUSR1),
     ("finegan_aug.training_state:save_checkpoint", signal.SIGTERM),
 ]
 

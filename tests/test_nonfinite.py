@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from tiny_runs import assert_same_run, rows, status, tiny_config
 
-from finegan_aug import training
+from finegan_aug import update
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.stream import RealBatch
 from finegan_aug.errors import NonFiniteError
@@ -78,7 +78,7 @@ def test_the_first_term_that_is_infinite_is_named() -> None:
 def test_a_gradient_that_is_no_number_is_named_with_the_weight_that_it_spoilt(
     toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, gradient_norm = [0], training.gradient_norm
+    calls, gradient_norm = [0], update.gradient_norm
 
     def spoilt(optimizer: torch.optim.Optimizer) -> torch.Tensor:
         calls[0] += 1
@@ -86,7 +86,7 @@ def test_a_gradient_that_is_no_number_is_named_with_the_weight_that_it_spoilt(
             optimizer.param_groups[0]["params"][0].grad.view(-1)[0] = float("inf")
         return gradient_norm(optimizer)
 
-    monkeypatch.setattr(training, "gradient_norm", spoilt)
+    monkeypatch.setattr(update, "gradient_norm", spoilt)
     with pytest.raises(NonFiniteError) as error:
         train(tiny_config(), toy_data, tmp_path)
     words = r"loss terms must be finite, found grad_norm_g = inf before image 24 and NaN or infinity in generator.back"

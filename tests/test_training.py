@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from PIL import Image
 from tiny_runs import BATCH, assert_same_run, command_line, files, rows, status, tiny_config
 
-from finegan_aug import preparation, run_evaluation, training
+from finegan_aug import preparation, run_evaluation, training, update
 from finegan_aug.checkpoint import load_checkpoint
 from finegan_aug.cli import main
 from finegan_aug.config import FineGANConfig
@@ -37,8 +37,8 @@ from finegan_aug.errors import (
 )
 from finegan_aug.metrics_log import MetricsLog
 from finegan_aug.models.game import FineGAN
-from finegan_aug.preparation import check_sizes
 from finegan_aug.run_folder import run_lock
+from finegan_aug.sizes import check_sizes
 from finegan_aug.training import real_images, train
 from finegan_aug.training_state import TrainingState
 
@@ -156,7 +156,7 @@ def test_a_run_stopped_between_two_log_lines_writes_the_lines_of_one_that_was_no
 ) -> None:
     config = tiny_config(log_kimg=0.04)
     whole, run, calls = train(config, toy_data, tmp_path / "whole"), tmp_path / "run", [0]
-    gradient_norm = training.gradient_norm
+    gradient_norm = update.gradient_norm
 
     def stopping(optimizer: torch.optim.Optimizer) -> torch.Tensor:
         calls[0] += 1
@@ -164,7 +164,7 @@ def test_a_run_stopped_between_two_log_lines_writes_the_lines_of_one_that_was_no
             os.kill(os.getpid(), signal.SIGTERM)
         return gradient_norm(optimizer)
 
-    monkeypatch.setattr(training, "gradient_norm", stopping)
+    monkeypatch.setattr(update, "gradient_norm", stopping)
     with pytest.raises(SystemExit):
         train(config, toy_data, run)
     assert [row["step"] for row in rows(run)] == [5]
