@@ -124,7 +124,7 @@ def test_the_make_targets_use_the_local_environment_and_nothing_else() -> None:
     )
     commands = [line for line in listed.stdout.splitlines() if line]
     assert ".venv/bin/python recipes/demo.py" in commands
-    assert ".venv/bin/python -m pytest" in commands
+    assert ".venv/bin/python -m pytest -n 2 --dist loadfile" in commands
     assert {".venv/bin/ruff format --check .", ".venv/bin/ruff check .", ".venv/bin/mypy"} <= set(commands)
 
 
