@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from tiny_runs import command_line
 
-from finegan_aug import training
+from finegan_aug import update
 from finegan_aug.cli import main as finegan_aug
 
 EVERY_TWO_STEPS = ("--checkpoint_kimg", "0.016", "--grid_kimg", "0.016")
@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
     trained("closed/run")
 
     # A disk that nothing can be written to, from the third step to the sixth or to the end.
-    gradient_norm, calls = training.gradient_norm, [0]
+    gradient_norm, calls = update.gradient_norm, [0]
 
     def closing(run: Path, first: int, last: int) -> None:
         def noting(optimizer: torch.optim.Optimizer) -> torch.Tensor:
@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
                 may_write(run, calls[0] == 2 * last)
             return gradient_norm(optimizer)
 
-        calls[0], training.gradient_norm = 0, noting
+        calls[0], update.gradient_norm = 0, noting
 
     closing(folder / "while", 3, 6)
     trained("while")
