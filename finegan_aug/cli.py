@@ -47,7 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     prepare_environment()
     line = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in line
+    try:
+        return flushed(_answer(line, "--debug" in line))
+    except SystemExit:  # after --help, or at a request to leave
+        flushed(0)
+        raise
+
+
+def _answer(line: list[str], debug: bool) -> int:
     try:
         with warnings.catch_warnings(), leaving_on_request():
             if not debug:
@@ -55,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run([token for token in line if token != "--debug"])
     except FineGANAugError as error:
         return _fail(error, debug)
-    except BrokenPipeError:  # the reader of our output has left, as in `finegan-aug doctor DIR | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # of what was printed before the end
         return StorageError.exit_code
     except OSError as error:
         return _fail(storage_error(error), debug)
@@ -80,6 +86,17 @@ def _run(line: list[str]) -> int:
         raise ConfigError(f"unknown verb {verb!r}; the nearest is {best!r}", "see finegan-aug --help")
     home = "finegan_aug.verbs" if verb in _WITH_GENERATOR else "finegan_aug.folder_verbs"
     return int(getattr(import_module(home), verb.replace("-", "_"))(line[1:]))
+
+
+def flushed(code: int) -> int:
+    """The exit code once all that was printed is written; where its reader has left (`| head`), 74 instead of 0."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left goes nowhere: the interpreter would try again at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or StorageError.exit_code
+    return code
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:

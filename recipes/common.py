@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from finegan_aug.cli import tell
+from finegan_aug.cli import flushed, tell
 from finegan_aug.environment import prepare_environment
 from finegan_aug.errors import ConfigError, FineGANAugError, storage_error
 from finegan_aug.leaving import leaving_on_request
@@ -46,4 +46,4 @@ def run_recipe(main: Callable[[Sequence[str]], None]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
-    return 0
+    return flushed(0)

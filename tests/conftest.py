@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults import pytest_runtest_makereport  # noqa: F401
 from socket_rule import pytest_configure, pytest_runtest_setup, pytest_runtest_teardown  # noqa: F401
 from tiny_runs import tiny_config
 

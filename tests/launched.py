@@ -1,8 +1,8 @@
-"""What test_launch.py starts under torchrun: a training, a synthesis, and four trainings that end otherwise.
+"""What test_launch.py starts under torchrun: a training, a synthesis, and six trainings that end otherwise.
 
     launched.py DATA_MANIFEST OUT
 
-Each process leaves its networks, its first gradients, the bytes it reduced and the ends of those four in OUT.
+Each process leaves its networks, its first gradients, the bytes it reduced and the ends of those six in OUT.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 from finegan_aug import training, update
 from finegan_aug.data.manifest import Manifest, read_manifest
+from finegan_aug.data.stream import RealBatch
 from finegan_aug.errors import FineGANAugError, StorageError
+from finegan_aug.models.game import FakeBatch, FineGAN, Terms
 from finegan_aug.preparation import launched
 from finegan_aug.restoring import named_tensors
 from finegan_aug.synthesis import synthesize
 from finegan_aug.training_state import TrainingState
 
+GENERATOR_LOSSES = FineGAN.generator_losses
 RUN = {"total_kimg": 0.032, "hard_negative_kimg": 0.016}  # its last update learns from hard samples
 
 
@@ -89,6 +92,11 @@ def main(data: Path, out: Path) -> None:
     apart = end_of(manifest, out / f"apart-{rank}", **RUN | {"total_kimg": 0.04})
     (out / f"apart-{rank}.json").write_text(json.dumps(apart))
 
+    for name in ("stop", "rollback"):
+        spoil_the_third_step(rank)
+        spoilt = end_of(manifest, out / f"spoilt-{name}", checkpoint_kimg=0.016, on_nonfinite=name)
+        (out / f"spoilt-{name}-{rank}.json").write_text(json.dumps(spoilt))
+
     training.TrainingState = FullDisk  # type: ignore[misc]
     (out / f"full-{rank}.json").write_text(json.dumps(end_of(manifest, out / "full")))
 
@@ -117,6 +125,18 @@ def stop_in_the_third_step(rank: int) -> None:
         return gradient_norm(optimizer)
 
     update.gradient_norm = stopping_norm
+
+
+def spoil_the_third_step(rank: int) -> None:
+    """A loss of the second process alone is no number, once."""
+    calls, losses = [0], GENERATOR_LOSSES
+
+    def spoilt(self: FineGAN, fake: FakeBatch, real: RealBatch) -> Terms:
+        calls[0] += 1
+        terms = losses(self, fake, real)
+        return terms | {"g_child_code": terms["g_child_code"] * (float("nan") if calls[0] == 3 else 1)}
+
+    FineGAN.generator_losses = spoilt if rank == 1 else losses  # type: ignore[method-assign]
 
 
 def end_of(manifest: Manifest, run: Path, **values: object) -> tuple[str, int]:

@@ -17,6 +17,7 @@ from finegan_aug import cli
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.fault("bad input: answered with code, cause and remedy, nothing written elsewhere")
 def test_it_is_answered_in_words_and_writes_nowhere_else(
     case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_the_guard_sees_what_is_written_outside(way: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.fault("bad input: answered with code, cause and remedy, nothing written elsewhere")
 def test_a_training_with_quarantine_leaves_the_bad_image_out_lists_it_and_writes_nowhere_else(tmp_path: Path) -> None:
     root = photographs(tmp_path / "photos")
     (root / "ant" / "bad.png").write_bytes(b"")

@@ -48,6 +48,7 @@ def forged(run: Path, file: str, content: bytes) -> Path:
         (b'{"step": -16, "schema": 1}', "state.json: step -16 in a folder of another name"),
     ],
 )
+@pytest.mark.fault("checkpoints: contents that fit their hashes and nothing else")
 def test_a_state_without_its_step_is_damage_and_the_checkpoint_before_is_used(
     tmp_path: Path, content: bytes, fact: str
 ) -> None:
@@ -62,12 +63,14 @@ def test_a_state_without_its_step_is_damage_and_the_checkpoint_before_is_used(
 
 
 @pytest.mark.parametrize("content", [b'{"step": 16}', b'{"step": 16, "schema": null}', b'{"step": 16, "schema": [1]}'])
+@pytest.mark.fault("checkpoints: contents that fit their hashes and nothing else")
 def test_a_state_without_its_schema_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(CheckpointError, match=r"must have schema 1, found (None|\[1\]); use the version that wrote it"):
         load_checkpoint(forged(tmp_path, "state.json", content))
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", b"\x10" + bytes(7) + b'{"w": {"dtype"', b"\xff" * 64])
+@pytest.mark.fault("checkpoints: contents that fit their hashes and nothing else")
 def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path, content: bytes) -> None:
     folder = forged(tmp_path, "model.safetensors", content)
     with pytest.raises(CheckpointError, match=re.escape(f"{folder / 'model.safetensors'} must hold tensors")):
@@ -75,6 +78,7 @@ def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path, content: bytes)
 
 
 @pytest.mark.parametrize("kid", [b'"0.1"', b"null", b"[]", b"1e999", b"NaN"])
+@pytest.mark.fault("checkpoints: contents that fit their hashes and nothing else")
 def test_a_distance_that_is_no_number_makes_no_best_checkpoint(tmp_path: Path, kid: bytes) -> None:
     forged(tmp_path, "state.json", b'{"step": 16, "schema": 1, "kid": ' + kid + b"}")
     found = best_checkpoint(tmp_path)

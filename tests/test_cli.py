@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -128,7 +129,6 @@ def test_verify_refuses_a_folder_without_checkpoint(capsys: pytest.CaptureFixtur
         (RunLockedError("a", "b"), 75),
         (OSError(28, "No space left on device"), 74),
         (KeyboardInterrupt(), 130),
-        (BrokenPipeError(), 74),
     ],
 )
 def test_each_kind_of_error_has_its_exit_code(
@@ -140,6 +140,23 @@ def test_each_kind_of_error_has_its_exit_code(
     monkeypatch.setattr(folder_verbs, "toy", fail)
     assert cli.main(["toy"]) == code
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(("line", "code"), [(["--help"], 74), (["doctor", "--help"], 0), (["verify", "no-run"], 4)])
+def test_a_reader_that_has_left_is_no_traceback(line: list[str], code: int, buffered: bool) -> None:
+    """As in `finegan-aug --help | head -0`; nothing is said of it, not even when the interpreter ends."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment |= {} if buffered else {"PYTHONUNBUFFERED": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "finegan_aug.cli", *line],
+        stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert done.returncode == code
+    assert done.stderr.count("\n") == (2 if code == 4 else 0)
 
 
 def test_a_warning_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

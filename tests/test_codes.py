@@ -113,6 +113,7 @@ def test_generated_images_that_disagree_drop_a_code() -> None:
     assert audit.rows[5].reason == "agreement of generated images below 0.7"
 
 
+@pytest.mark.fault("leaks: random codes get no class")
 def test_random_codes_are_abstained_from() -> None:
     """No relation between codes and classes: at least 95 % of 2,400 codes abstain, in every setting of size."""
     generator = torch.Generator().manual_seed(0)

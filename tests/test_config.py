@@ -153,6 +153,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("values", "words"), REFUSED)
+@pytest.mark.fault("bad input: configurations")
 def test_what_cannot_be_is_refused_word_by_word(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         FineGANConfig(**values)

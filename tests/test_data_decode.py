@@ -58,6 +58,7 @@ def test_lossless_formats_give_the_pixels_that_were_saved(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK", "YCbCr", "L"])
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_jpeg_colour_spaces_keep_the_mean_colour(tmp_path: Path, mode: str) -> None:
     flat = Image.new("RGB", (16, 16), (200, 100, 50)).convert(mode)
     expected = (124, 124, 124) if mode == "L" else (200, 100, 50)
@@ -81,6 +82,7 @@ def ycck(cyan: int, magenta: int, yellow: int, black: int) -> bytes:
 
 
 @pytest.mark.parametrize("inks", [(55, 155, 205, 0), (55, 155, 205, 51), (0, 0, 0, 0), (0, 0, 0, 255), (255, 0, 0, 0)])
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_ycck_gives_the_colours_of_its_inks(tmp_path: Path, inks: tuple[int, int, int, int]) -> None:
     """Known answer: each of red, green and blue is what its ink and black let pass."""
     (tmp_path / "a.jpg").write_bytes(ycck(*inks))
@@ -90,6 +92,7 @@ def test_ycck_gives_the_colours_of_its_inks(tmp_path: Path, inks: tuple[int, int
     assert (notes, kind) == ((), "JPEG CMYK")
 
 
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_alpha_lies_over_white_in_every_form(tmp_path: Path) -> None:
     half, palette = Image.new("RGBA", (4, 4), (0, 0, 0, 128)), Image.new("P", (4, 4), 1)
     palette.putpalette([255, 0, 0, 0, 0, 255])
@@ -105,12 +108,14 @@ def test_alpha_lies_over_white_in_every_form(tmp_path: Path) -> None:
         np.testing.assert_allclose(np.asarray(decode(path))[0, 0], expected, atol=1, err_msg=path.name)
 
 
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_one_bit_and_one_pixel_are_an_image(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", Image.fromarray(np.array([[True, False]])))
     assert np.asarray(decode(path)).tolist() == [[[255] * 3, [0] * 3]]
     assert decode(saved(tmp_path / "b.png", Image.new("1", (1, 1)))).size == (1, 1)
 
 
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_sixteen_bit_grey_is_scaled_and_not_clipped_to_white(tmp_path: Path) -> None:
     """Pillow's own conversion, the trap: mean 254."""
     ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
@@ -132,6 +137,7 @@ def big_endian_tiff(values: np.ndarray) -> bytes:
     return b"MM\0*" + struct.pack(">I", 8 + len(data)) + data + directory + b"\0\0\0\0"
 
 
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_sixteen_bit_colour_keeps_its_mean(tmp_path: Path) -> None:
     rows = b"".join(b"\0" + np.full((4, 3), 32768, ">u2").tobytes() for _ in range(4))
     (tmp_path / "a.png").write_bytes(png(4, 4, 16, 2, zlib.compress(rows)))
@@ -139,6 +145,7 @@ def test_sixteen_bit_colour_keeps_its_mean(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_pixels_without_a_declared_range_are_refused(tmp_path: Path, dtype: type) -> None:
     error = refused(saved(tmp_path / "a.tiff", Image.fromarray(np.ones((4, 4), dtype))))
     assert error.code == "E105"
@@ -147,6 +154,7 @@ def test_pixels_without_a_declared_range_are_refused(tmp_path: Path, dtype: type
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tiff"])
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_of_several_frames_the_first_is_used_and_a_warning_says_so(tmp_path: Path, name: str) -> None:
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "lime")]
     path = saved(tmp_path / name, frames[0], save_all=True, append_images=frames[1:])
@@ -155,6 +163,7 @@ def test_of_several_frames_the_first_is_used_and_a_warning_says_so(tmp_path: Pat
     np.testing.assert_allclose(np.asarray(image)[4, 4], (255, 0, 0), atol=4)
 
 
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_damage_behind_the_first_frame_does_no_harm(tmp_path: Path) -> None:
     """Cut anywhere behind the first image of an animation: Pillow then raises IndexError, struct.error and others."""
     first, second = Image.new("RGB", (8, 8), "red"), photo(8, 8)
@@ -174,6 +183,7 @@ def test_damage_behind_the_first_frame_does_no_harm(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.webp"])
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_every_exif_orientation_is_applied(tmp_path: Path, orientation: int, name: str) -> None:
     """Reference: the definition of the tag, as rotations and mirrors of numpy that undo the camera's."""
     upright = np.asarray(photo())
@@ -194,6 +204,7 @@ def test_every_exif_orientation_is_applied(tmp_path: Path, orientation: int, nam
     assert np.array_equal(np.asarray(decode(path)), upright)
 
 
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_a_damaged_exif_block_is_ignored_with_a_warning(tmp_path: Path) -> None:
     blocks = [
         b"II*\0\xff\xff\xff\x7f" + b"\xff" * 40,
@@ -229,6 +240,7 @@ def test_an_exif_block_without_tags_is_no_damage(tmp_path: Path) -> None:
         (b"SIMPLE  =                    T" + bytes(3000), "E102", "found something else"),
     ],
 )
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_files_that_are_no_images_are_named_as_what_they_are(
     tmp_path: Path, content: bytes, code: str, words: str
 ) -> None:
@@ -240,6 +252,7 @@ def test_files_that_are_no_images_are_named_as_what_they_are(
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_a_file_cut_at_ten_points_is_always_refused(tmp_path: Path, kind: str) -> None:
     stream = io.BytesIO()
     photo(200, 150).save(stream, kind)
@@ -253,6 +266,7 @@ def test_a_file_cut_at_ten_points_is_always_refused(tmp_path: Path, kind: str) -
         assert error.remedy == "restore the file from its source or remove it"
 
 
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_a_missing_file_and_a_broken_link_are_refused(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to(tmp_path / "nowhere.png")
     for name in ("nowhere.png", "link.png"):
@@ -297,6 +311,7 @@ except ImageError as error:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 @pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.fault("bad input: decompression bombs, within 0.2 s and 64 MiB")
 def test_bombs_are_refused_in_little_time_and_memory(tmp_path: Path, name: str) -> None:
     """In a process of its own, because a peak once reached hides all later ones."""
     make, code, words = BOMBS[name]
@@ -311,6 +326,7 @@ def test_bombs_are_refused_in_little_time_and_memory(tmp_path: Path, name: str) 
     assert float(mebibytes) < 64
 
 
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_a_file_of_more_than_64_mib_is_refused_unread(tmp_path: Path) -> None:
     with open(tmp_path / "a.png", "wb") as stream:
         stream.truncate(65 * 2**20)
@@ -319,6 +335,7 @@ def test_a_file_of_more_than_64_mib_is_refused_unread(tmp_path: Path) -> None:
     assert "a file must be at most 64 MiB, found 65 MiB" in error.cause
 
 
+@pytest.mark.fault("bad input: odd and damaged images")
 def test_a_wrong_suffix_is_read_by_content_and_noted(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     photo().save(path, "PNG")

@@ -97,6 +97,7 @@ def test_boxes_come_from_corners_sizes_or_cub(photos: Path, tmp_path: Path) -> N
         ("bee/0010.png,1,2,3,4", "E302 ant/0000.png: the image has no box, boxes are given"),
     ],
 )
+@pytest.mark.fault("bad input: boxes and masks")
 def test_wrong_boxes_name_their_image_or_line(photos: Path, tmp_path: Path, row: str, words: str) -> None:
     (tmp_path / "b.csv").write_text(f"path,x1,y1,x2,y2\n{row}\n")
     with pytest.raises(DataError) as caught:
@@ -104,6 +105,7 @@ def test_wrong_boxes_name_their_image_or_line(photos: Path, tmp_path: Path, row:
     assert words in caught.value.cause
 
 
+@pytest.mark.fault("bad input: boxes and masks")
 def test_a_line_of_cub_without_a_path_is_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "cub").mkdir()
     (tmp_path / "cub" / "images.txt").write_text("1 ant/0000.png\n2\n")
@@ -135,6 +137,7 @@ def test_a_box_beyond_the_edge_by_rounding_is_clipped(photos: Path, tmp_path: Pa
     assert {image.box for image in scan(photos, boxes=tmp_path / "b.csv").images} == {(0.0, 0.0, 48.0, 36.0)}
 
 
+@pytest.mark.fault("bad input: boxes and masks")
 def test_a_wrong_header_of_boxes_says_which_are_read(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("file,left,top\n")
     with pytest.raises(DataError, match="the header must be path,x1,y1,x2,y2 or path,x,y,w,h, found 'file,left,top'"):
@@ -165,6 +168,7 @@ def test_a_given_box_wins_over_the_mask(photos: Path, tmp_path: Path) -> None:
     assert {i.box for i in manifest.images if i.path != "ant/0000.png"} == {(10.0, 6.0, 31.0, 20.0)}
 
 
+@pytest.mark.fault("bad input: boxes and masks")
 def test_wrong_masks_name_their_image(photos: Path, tmp_path: Path) -> None:
     for name, change, words in (
         ("small", lambda mask: mask.resize((10, 10)), "E304 ant/0000.png: image and mask must have one size"),
@@ -177,6 +181,7 @@ def test_wrong_masks_name_their_image(photos: Path, tmp_path: Path) -> None:
         scan(photos, masks=tmp_path / "small")
 
 
+@pytest.mark.fault("bad input: folders")
 def test_a_bad_image_stops_the_scan_or_is_quarantined(photos: Path) -> None:
     (photos / "ant" / "0000.png").write_bytes(b"")
     (photos / "bee" / "0010.png").write_bytes(b"<html>")
@@ -199,6 +204,7 @@ def test_a_bad_image_stops_the_scan_or_is_quarantined(photos: Path) -> None:
         ({"ant": 5, "bee": 0}, "E205 class bee of {root} holds no usable image"),
     ],
 )
+@pytest.mark.fault("bad input: folders")
 def test_folders_that_cannot_train_a_classifier_are_refused(tmp_path: Path, counts: dict[str, int], cause: str) -> None:
     root = tmp_path / "data"
     root.mkdir()
@@ -208,6 +214,7 @@ def test_folders_that_cannot_train_a_classifier_are_refused(tmp_path: Path, coun
     assert caught.value.cause == cause.format(root=root)
 
 
+@pytest.mark.fault("bad input: folders")
 def test_a_missing_folder_and_split_folders_are_refused(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the data must be a folder of class folders, .*nowhere: No such file"):
         scan(tmp_path / "nowhere")
@@ -216,12 +223,14 @@ def test_a_missing_folder_and_split_folders_are_refused(photos: Path, tmp_path: 
         scan(tmp_path / "both")
 
 
+@pytest.mark.fault("bad input: folders")
 def test_different_classes_in_training_and_test_show_both_lists(photos: Path, tmp_path: Path) -> None:
     test = folder(tmp_path / "test", {"ant": 2, "wasp": 2}, first=100)
     with pytest.raises(DataError, match=r"the same classes, found \[ant, bee\] and \[ant, wasp\]; rename"):
         scan(photos, test_data=test)
 
 
+@pytest.mark.fault("bad input: folders")
 def test_hidden_system_and_other_files_are_skipped_with_a_note(photos: Path) -> None:
     for name in (".cache", "__MACOSX", "@eaDir"):
         folder(photos / name, {"x": 1})
@@ -244,6 +253,7 @@ def test_images_may_lie_deep_inside_a_class(photos: Path) -> None:
     assert "ant/garden/2020/a b ü.png" in {image.path for image in manifest.images if image.label == 0}
 
 
+@pytest.mark.fault("bad input: folders")
 def test_a_link_loop_multiplies_nothing(photos: Path) -> None:
     (photos / "ant" / "loop").symlink_to(photos)
     (photos / "cat").symlink_to(photos / "bee")
@@ -253,6 +263,7 @@ def test_a_link_loop_multiplies_nothing(photos: Path) -> None:
     assert manifest.classes == ("ant", "bee")
 
 
+@pytest.mark.fault("bad input: folders")
 def test_links_out_of_the_folder_and_broken_links_are_refused(photos: Path, tmp_path: Path) -> None:
     picture(99).save(tmp_path / "secret.png")
     (photos / "ant" / "out.png").symlink_to(tmp_path / "secret.png")
@@ -264,6 +275,7 @@ def test_links_out_of_the_folder_and_broken_links_are_refused(photos: Path, tmp_
         scan(photos)
 
 
+@pytest.mark.fault("bad input: folders")
 def test_file_names_that_no_manifest_could_hold_are_refused(photos: Path) -> None:
     os.rename(photos / "ant" / "0000.png", photos / "ant" / "line\nbreak.png")
     with pytest.raises(DataError) as caught:
@@ -271,6 +283,7 @@ def test_file_names_that_no_manifest_could_hold_are_refused(photos: Path) -> Non
     assert "E107 ant/line\\nbreak.png: a file name must not hold control characters" in str(caught.value)
 
 
+@pytest.mark.fault("bad input: folders")
 def test_class_names_are_composed_and_twins_in_case_are_noted(photos: Path) -> None:
     folder(photos, {"Bee": 3, "cafe\u0301": 3}, first=50)
     manifest = scan(photos)
@@ -279,6 +292,7 @@ def test_class_names_are_composed_and_twins_in_case_are_noted(photos: Path) -> N
     assert all(manifest.file(image).exists() for image in manifest.images)
 
 
+@pytest.mark.fault("bad input: folders")
 def test_two_folders_that_spell_one_class_in_two_ways_are_one_class_with_a_note(photos: Path) -> None:
     folder(photos, {"caf\u00e9": 3, "cafe\u0301": 3}, first=50)
     manifest = scan(photos)
@@ -290,6 +304,7 @@ def test_two_folders_that_spell_one_class_in_two_ways_are_one_class_with_a_note(
     )
 
 
+@pytest.mark.fault("bad input: folders")
 def test_a_folder_that_cannot_be_listed_is_an_error_and_not_fewer_images(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +339,7 @@ def test_a_near_copy_in_both_folders_is_listed(photos: Path, tmp_path: Path) -> 
     assert notes[0].startswith("W402 bee/copy.png: the test image looks like the training image ant/0003.png")
 
 
+@pytest.mark.fault("leaks: near copies never straddle the split")
 def test_near_copies_never_straddle_the_split(tmp_path: Path) -> None:
     root = folder(tmp_path / "photos", {"ant": 30, "bee": 30})
     for number in range(0, 60, 3):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from blurred_pictures import picture
+from faults import held
 from PIL import Image, ImageOps
 
 from finegan_aug.data.doctor import run_doctor
@@ -42,10 +43,11 @@ def plant(root: Path) -> dict[str, str]:
     return planted
 
 
+@pytest.mark.fault
 def test_copies_in_the_test_folder_are_found_in_all_four_ways(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Nine of ten at least, exact ones as errors; crops, which no hash of this kind promises to find, are counted."""
+    """Of mirrored ones nine of ten, exact ones as errors; crops, which no such hash promises to find, are counted."""
     planted = plant(tmp_path)
     report = run_doctor(tmp_path / "train", test_data=tmp_path / "test")
     found = {"E401": dict.fromkeys(WAYS, 0), "W402": dict.fromkeys(WAYS, 0)}
@@ -58,13 +60,15 @@ def test_copies_in_the_test_folder_are_found_in_all_four_ways(
             else:
                 false += 1
     assert found["E401"] == {**dict.fromkeys(WAYS, 0), "exact": EACH}
-    for way in ("re-encoded", "resized", "mirrored"):
-        assert found["W402"][way] >= 9, way
+    held("leaks: exact copies across the split found", found["E401"]["exact"], EACH)
+    held("leaks: re-encoded and resized copies found", found["W402"]["re-encoded"] + found["W402"]["resized"], 2 * EACH)
+    held("leaks: mirrored copies found, nine of ten at least", min(found["W402"]["mirrored"], 9), 9)
     assert false <= 1  # of 4,150 pairs of different pictures
     record_property("crops found of 10", found["W402"]["cropped"])
     assert report.exit_code() == 3
 
 
+@pytest.mark.fault("leaks: a test image that is also a training image")
 def test_an_exact_copy_stops_the_training_and_a_near_one_is_noted(tmp_path: Path) -> None:
     planted = plant(tmp_path)
     with pytest.raises(LeakError, match=r"E401 10 test images are also training images, .+ ant/exact 0\.bmp"):

@@ -66,6 +66,7 @@ def test_links_are_followed_once_for_each_folder_and_not_for_each_row(
     assert len(asked) <= 7  # of 20 images and 20 masks: two roots, two classes in each, the manifest
 
 
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_a_byte_order_mark_and_windows_line_ends_are_read(stored: tuple[Path, Manifest]) -> None:
     path, manifest = stored
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
@@ -107,6 +108,7 @@ BAD_ROWS: list[tuple[dict[str, object], str]] = [
 
 
 @pytest.mark.parametrize(("change", "words"), BAD_ROWS)
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_a_bad_row_is_refused_with_its_line(
     stored: tuple[Path, Manifest], change: dict[str, object], words: str
 ) -> None:
@@ -127,6 +129,7 @@ def test_a_bad_row_is_refused_with_its_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_a_changed_row_does_not_match_the_hash_in_the_header(stored: tuple[Path, Manifest]) -> None:
     path, _ = stored
     text = path.read_text()
@@ -160,6 +163,7 @@ HEADER = b'{"format": "finegan-aug-manifest", "version": 1, %s}\n'
         ),
     ],
 )
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_files_that_are_no_manifest_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "m.jsonl").write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -167,6 +171,7 @@ def test_files_that_are_no_manifest_are_refused(tmp_path: Path, content: bytes, 
     assert words in caught.value.cause
 
 
+@pytest.mark.fault("leaks: a test image that is also a training image")
 def test_a_test_image_that_is_also_a_training_image_is_a_leak(stored: tuple[Path, Manifest]) -> None:
     """Without the hash in the header nothing else stands between a person's edit and a contaminated result."""
     path, manifest = stored
@@ -196,6 +201,7 @@ def test_equal_pixels_within_one_split_are_no_leak(stored: tuple[Path, Manifest]
     assert len(load_data(path).images) == 20
 
 
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_a_row_cannot_reach_out_through_a_link(stored: tuple[Path, Manifest], tmp_path: Path) -> None:
     path, _ = stored
     picture(99).save(tmp_path / "secret.png")

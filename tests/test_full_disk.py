@@ -40,6 +40,7 @@ def trained(run: Path, toy_folder: Path, full: int, space: int) -> subprocess.Co
 
 
 @pytest.mark.slow
+@pytest.mark.fault("checkpoints: full disks")
 def test_a_run_whose_disk_is_full_for_a_while_ends_as_if_it_had_not_been(toy_folder: Path, tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert trained(whole, toy_folder, 99, 99).returncode == 0
@@ -57,6 +58,7 @@ def test_a_run_whose_disk_is_full_for_a_while_ends_as_if_it_had_not_been(toy_fol
 
 
 @pytest.mark.slow
+@pytest.mark.fault("checkpoints: full disks")
 def test_a_disk_that_stays_full_ends_the_run_with_74_and_its_last_good_checkpoint(
     toy_folder: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from faults import held
 from fuzz_targets import Target, targets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -54,11 +55,12 @@ def an_end_in_sight() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("name", NAMES)
 def test_only_our_own_errors_come_out_of(name: str, parsers: tuple[Path, dict[str, Target]]) -> None:
     folder, known = parsers
     known[name].read(folder, known[name].valid)
-    refused = set()
+    refused, answered = set(), [0]
 
     @SETTINGS
     @given(st.data())
@@ -70,8 +72,10 @@ def test_only_our_own_errors_come_out_of(name: str, parsers: tuple[Path, dict[st
                 known[name].read(folder, spoilt)
             except FineGANAugError as error:
                 refused.add((error.cause, error.remedy))
+        answered[0] += 1
 
     holds()
+    held("bad input: spoilt inputs that were read or answered by our own errors", answered[0], answered[0])
     assert len(refused) > 5  # the inputs are spoilt in several ways
     for cause, remedy in refused:  # lines in a terminal, no pages
         assert 0 < len(cause) < 2000

@@ -63,7 +63,7 @@ def test_training(toy_folder: Path, tmp_path: Path) -> None:
     def line(run: Path) -> list[str]:
         return ["finegan-aug", *command_line(toy_folder, run, *EVERY_STEP)]
 
-    survived("training killed", line, tmp_path, same)
+    survived("resume: training killed", line, tmp_path, same)
 
 
 def test_synthesis(trained_run: Path, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_synthesis(trained_run: Path, tmp_path: Path) -> None:
         assert len(read_rows(out)[1]) == 12 * 70
         assert not list(out.rglob(".*.tmp"))
 
-    survived("synthesis killed", line, tmp_path, same)
+    survived("resume: synthesis killed", line, tmp_path, same)
 
 
 def classifier(words: list[str]) -> int:
@@ -93,7 +93,7 @@ def test_a_classifier(toy_folder: Path, tmp_path: Path) -> None:
             assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
     line = ["test_kill:classifier", str(toy_folder / "train")]
-    survived("classifier killed", lambda run: [*line, str(run)], tmp_path, same)
+    survived("resume: classifier killed", lambda run: [*line, str(run)], tmp_path, same)
 
 
 def ablation(words: list[str], jobs: int = 1) -> int:
@@ -117,7 +117,7 @@ def test_an_ablation(tmp_path: Path) -> None:
             assert (out / path).read_bytes() == (whole / path).read_bytes()
 
     line = ["test_kill:ablation", str(tmp_path / "photographs")]
-    survived("ablation killed", lambda out: [*line, str(out)], tmp_path, same)
+    survived("resume: ablation killed", lambda out: [*line, str(out)], tmp_path, same)
 
 
 @pytest.mark.skipif(CHAINS == 1, reason="`make faults` starts it; test_workers.py tries the same without killing")
@@ -145,7 +145,7 @@ def test_an_ablation_of_two_at_once(tmp_path: Path) -> None:
     )
     assert again.returncode == 0, again.stderr
     assert read_json(tmp_path / "out" / "rows.json") == read_json(tmp_path / "whole" / "rows.json")
-    held("parent of an ablation's workers killed", killed, killed)
+    held("resume: parent of an ablation's workers killed", killed, killed)
 
 
 @pytest.mark.sockets
@@ -174,7 +174,7 @@ def test_two_processes_and_their_launcher(toy_folder: Path, tmp_path: Path) -> N
     again = subprocess.run(typed(tmp_path / "run"), capture_output=True, timeout=300, check=False)
     assert again.returncode == 0, again.stderr.decode()
     assert_same_run(tmp_path / "run", tmp_path / "whole")
-    held("two processes or their launcher killed", killed, 3)
+    held("resume: two processes or their launcher killed", killed, 3)
 
 
 def wait_for_work(launcher: subprocess.Popen[bytes], run: Path, lines: int) -> list[int]:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tiny_runs import assert_same_run, files, rows, status, tiny_config
 
 from finegan_aug import preparation
+from finegan_aug.checkpoint import latest_checkpoint, load_checkpoint
 from finegan_aug.data.crops import build_crops
 from finegan_aug.data.folder import load_data
 from finegan_aug.data.manifest import Manifest, write_manifest
@@ -51,6 +52,7 @@ def test_a_process_parts_from_the_others_before_the_interpreter_ends(launched: P
     assert all(parted)
 
 
+@pytest.mark.fault("resume: two processes stopped, same bits")
 def test_a_launch_stopped_between_two_log_lines_goes_on_bit_for_bit(launched: Path) -> None:
     """Batch norm statistics of both processes and the sums of terms that no line has yet are those of an undisturbed
     run.
@@ -152,6 +154,7 @@ def test_the_records_exist_once(launched: Path) -> None:
     assert [path.name for path in (launched / "run" / "checkpoints").iterdir()] == ["step-000000004"]
 
 
+@pytest.mark.fault("resume: two processes stopped, same bits")
 def test_a_signal_to_one_process_stops_both_at_the_same_step(launched: Path) -> None:
     assert [json.loads((launched / f"stopped-{rank}.json").read_text()) for rank in range(2)] == [143, 143]
     assert status(launched / "stopped")["exit_code"] == 143
@@ -159,6 +162,24 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(launched: Path) -> 
     assert [row["step"] for row in rows(launched / "stopped")] == [2]
 
 
+@pytest.mark.fault("not finite: ends or goes back, tensor named")
+@pytest.mark.parametrize(
+    ("way", "end", "checkpoint"), [("stop", ["NonFiniteError", 5], 2), ("rollback", ["none", 0], 4)]
+)
+def test_a_loss_of_one_process_that_is_no_number_is_answered_by_both(
+    launched: Path, way: str, end: list[object], checkpoint: int
+) -> None:
+    run = launched / f"spoilt-{way}"
+    assert [json.loads((launched / f"spoilt-{way}-{rank}.json").read_text()) for rank in range(2)] == [end, end]
+    newest = latest_checkpoint(run)
+    assert newest is not None
+    assert load_checkpoint(newest)[1]["step"] == checkpoint
+    said = status(run)
+    assert said["exit_code"] == end[1]
+    assert ("found g_child_code = nan before image 24" in said["message"]) == (way == "stop")
+
+
+@pytest.mark.fault("checkpoints: full disks")
 def test_a_full_disk_at_the_end_is_told_to_both(launched: Path) -> None:
     ends = [json.loads((launched / f"full-{rank}.json").read_text()) for rank in range(2)]
     assert ends == [["StorageError", 74], ["SystemExit", 74]]
@@ -187,6 +208,7 @@ def test_a_refusal_ends_both_processes_at_once(launched: Path) -> None:
     assert max(first["sec"], second["sec"]) < 10
 
 
+@pytest.mark.fault("resume: two processes stopped, same bits")
 def test_one_process_writes_the_same_set_as_two(launched: Path, tmp_path: Path) -> None:
     assert files(synthesize(launched / "run", tmp_path / "set", per_class=34)) == files(launched / "set")
 

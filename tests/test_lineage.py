@@ -44,6 +44,7 @@ def test_a_set_made_from_the_labelled_budget_passes(manifest: Manifest) -> None:
     check_lineage(lineage(manifest, sha(manifest, 1), sha(manifest, 2)), manifest, checkpoint_sha256="c" * 64)
 
 
+@pytest.mark.fault("leaks: sets with a leak behind them, refused")
 def test_a_test_image_behind_the_set_is_refused(manifest: Manifest) -> None:
     for role in ("gan_train", "unlabelled", "filter_threshold"):
         bad = lineage(manifest, sha(manifest, 2), role="gan_train", gan_data="u").with_role(role, [sha(manifest, 0)])
@@ -54,6 +55,7 @@ def test_a_test_image_behind_the_set_is_refused(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("role", ["gan_train", "code_map", "filter_teacher", "extractor_train"])
+@pytest.mark.fault("leaks: sets with a leak behind them, refused")
 def test_a_label_outside_the_budget_is_refused(manifest: Manifest, role: str) -> None:
     """A generator trained on everything may not enter the row of 10 %."""
     for outside in (sha(manifest, 3), "e" * 64):
@@ -63,6 +65,7 @@ def test_a_label_outside_the_budget_is_refused(manifest: Manifest, role: str) ->
             check_lineage(lineage(manifest, sha(manifest, 2), outside, role=role, gan_data="u"), manifest)
 
 
+@pytest.mark.fault("leaks: sets with a leak behind them, refused")
 def test_unlabelled_images_pass_only_where_they_are_declared(manifest: Manifest) -> None:
     seen = sha(manifest, 3)
     check_lineage(lineage(manifest, seen, role="unlabelled", gan_data="u"), manifest)
@@ -87,6 +90,7 @@ def test_another_class_order_is_refused(manifest: Manifest) -> None:
         check_lineage(bad, manifest)
 
 
+@pytest.mark.fault("leaks: sets with a leak behind them, refused")
 def test_another_checkpoint_is_refused(manifest: Manifest) -> None:
     with pytest.raises(LeakError, match="checkpoint must have SHA-256 dddddddddddd, found cccccccccccc; synthesize"):
         check_lineage(lineage(manifest), manifest, checkpoint_sha256="d" * 64)
@@ -101,6 +105,7 @@ def test_the_firewall_says_how_much_it_knows(tmp_path: Path, manifest: Manifest)
     assert firewall(tmp_path, tmp_path / "data.jsonl") == "checked"
 
 
+@pytest.mark.fault("leaks: sets with a leak behind them, refused")
 def test_a_data_manifest_that_leaks_is_refused_whatever_the_lineage_says(tmp_path: Path, manifest: Manifest) -> None:
     write_lineage(tmp_path, lineage(manifest, sha(manifest, 2)))
     test = next(image for image in manifest.of("test") if image.path == "ant/0.png")
@@ -132,6 +137,7 @@ def test_a_data_manifest_that_leaks_is_refused_whatever_the_lineage_says(tmp_pat
         ({"extra": 1}, "the keys must be"),
     ],
 )
+@pytest.mark.fault("leaks: sets with a leak behind them, refused")
 def test_a_wrong_field_is_refused(tmp_path: Path, manifest: Manifest, change: dict[str, object], message: str) -> None:
     write_lineage(tmp_path, lineage(manifest, sha(manifest, 2)))
     content = json.loads((tmp_path / "lineage.json").read_text())

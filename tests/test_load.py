@@ -49,4 +49,4 @@ def test_a_folder_of_many_images_is_scanned_split_trained_on_and_resumed_within_
     assert [name for name, limit in limits_mib.items() if steps[name]["mib"] > limit] == []
     bare_sec = max(steps[name]["sec"] for name in ("bare", "bare again")) / BARE * COUNT
     within = [name for name, times in SLOWEST.items() if steps[name]["sec"] <= times * bare_sec or not FULL]
-    held("steps with many images within their time and memory", len(within), len(SLOWEST))
+    held("long runs: steps with many images within time and memory", len(within), len(SLOWEST))

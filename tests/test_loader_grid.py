@@ -106,7 +106,7 @@ def test_the_samples_of_an_own_loop_do_not_depend_on_its_workers(
     epochs = [torch.cat([images for images, _ in epoch]) for epoch in alone]
     same = sum(repeated(epochs[a], epochs[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
     assert same <= 0.01 * 3 * len(mixed)
-    held("same samples in an own loop, whatever its workers", kept, len(points))
+    held("same bits: samples of an own loop, whatever its workers", kept, len(points))
 
 
 @pytest.mark.parametrize("augment", ["trivial", "albumentations"])
@@ -135,4 +135,4 @@ def test_the_samples_of_a_classifier_do_not_depend_on_workers_nor_on_the_size_of
     shown = {(epoch, index): image for (epoch, index, _), image in zip(keys, alone, strict=True)}
     pairs = [(shown[a, index], shown[b, index]) for index in range(60) for a, b in ((0, 1), (0, 2), (1, 2))]
     assert np.mean([first != second for first, second in pairs]) >= 0.99
-    held("same samples of a classifier, whatever its workers", kept, len(points))
+    held("same bits: samples of a classifier, whatever its workers", kept, len(points))

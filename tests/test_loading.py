@@ -91,7 +91,7 @@ def test_a_lost_worker_ends_the_training_in_words_that_name_the_sample(fault: st
     assert (caught.value.cause, caught.value.remedy) == (WORDS[fault], REMEDIES.get(fault, TO_DIED))
     assert caught.value.exit_code == 7
     assert multiprocessing.active_children() == []
-    held("loader workers lost or throwing", int(time.monotonic() - started < 30), 1)
+    held("loader workers: lost or throwing, sample named", int(time.monotonic() - started < 30), 1)
 
 
 @pytest.mark.fault
@@ -110,7 +110,7 @@ def test_training_goes_on_bit_for_bit_with_other_workers(fault: str, tmp_path: P
     equal = [
         (run / name).read_bytes() == (whole / name).read_bytes() for name in ("model.safetensors", "metrics.jsonl")
     ]
-    held("loader workers started anew, bit for bit", int(all(equal)), 1)
+    held("loader workers: started anew, same bits", int(all(equal)), 1)
 
 
 @pytest.mark.fault
@@ -122,7 +122,7 @@ def test_a_loss_is_noticed_however_workers_start(fault: str, method: str, tmp_pa
     data = FaultyImages(fault, tmp_path / "marker", times=1)
     with started_by(method), pytest.warns(RuntimeWarning, match=f"^{re.escape(WORDS[fault])}: restart 1 of 1"):
         found = loaded(data, replace(TWO, max_restarts=1))
-    held("loader workers started anew, bit for bit", int(same(found, loaded(ColouredImages(12), BASE))), 1)
+    held("loader workers: started anew, same bits", int(same(found, loaded(ColouredImages(12), BASE))), 1)
 
 
 def test_one_loss_more_than_restarts_is_the_end(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_the_recipe_tells_a_lost_worker_in_two_lines_and_ends_with_7(
     assert error.startswith(f"error: {WORDS[fault]} (")
     assert error.endswith(".png)")
     assert fix == f"fix: {REMEDIES.get(fault, TO_DIED)}"
-    held("loader workers lost in the recipe", int(code == 7), 1)
+    held("loader workers: lost in the recipe", int(code == 7), 1)
 
 
 @pytest.mark.slow
@@ -351,7 +351,7 @@ def test_the_recipe_goes_on_with_other_workers(fault: str, toy_folder: Path, tmp
     assert code == 0, said
     assert "restart 1 of 1" in said
     run, whole = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "whole"))
-    held("loader workers started anew, bit for bit", int(run == whole), 1)
+    held("loader workers: started anew, same bits", int(run == whole), 1)
 
 
 @pytest.mark.slow
@@ -366,4 +366,4 @@ def test_a_request_to_the_whole_group_stops_the_recipe_and_its_workers(toy_folde
     os.killpg(process.pid, signal.SIGTERM)
     code, said = ended(process)
     assert "rror" not in said
-    held("a request to the recipe and its loader workers", int(code == 143), 1)
+    held("resume: a request to a classifier and its loader workers", int(code == 143), 1)

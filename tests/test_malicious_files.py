@@ -288,4 +288,4 @@ def test_no_file_is_unpickled(name: str, tmp_path: Path, monkeypatch: pytest.Mon
                 wrong.append(f"{kind}: {found}")
     print(*wrong, sep="\n")
     tried = 2 * len(KINDS)
-    held("malicious files", tried - len(wrong), tried)
+    held("security: files that would run code when unpickled", tried - len(wrong), tried)

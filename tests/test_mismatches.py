@@ -81,18 +81,21 @@ def refused(run: Path, data: Manifest, words: str, **values: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.fault("checkpoints: those of another run, network or format refused and nothing touched")
 def test_another_network_is_refused(trained_run: Path, toy_data: Manifest, tmp_path: Path, kind: str) -> None:
     run = Path(shutil.copytree(trained_run, tmp_path / "run"))
     values, words = SETTINGS[kind]
     refused(run, toy_data, words, **values)
 
 
+@pytest.mark.fault("checkpoints: those of another run, network or format refused and nothing touched")
 def test_other_data_are_refused(trained_run: Path, toy_data: Manifest, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained_run, tmp_path / "run"))
     refused(run, replace(toy_data, images=toy_data.images[1:]), "data_sha256")
 
 
 @pytest.mark.parametrize("kind", TENSORS)
+@pytest.mark.fault("checkpoints: those of another run, network or format refused and nothing touched")
 def test_another_set_of_tensors_is_refused(trained_run: Path, toy_data: Manifest, tmp_path: Path, kind: str) -> None:
     change, words = TENSORS[kind]
     run = rewritten(trained_run, tmp_path, lambda tensors, _: tensors.update(model=change(tensors["model"])))
@@ -100,6 +103,7 @@ def test_another_set_of_tensors_is_refused(trained_run: Path, toy_data: Manifest
 
 
 @pytest.mark.parametrize("part", ["ema", "optim"])
+@pytest.mark.fault("checkpoints: those of another run, network or format refused and nothing touched")
 def test_a_checkpoint_without_one_of_its_parts_is_refused(
     trained_run: Path, toy_data: Manifest, tmp_path: Path, part: str
 ) -> None:
@@ -109,11 +113,13 @@ def test_a_checkpoint_without_one_of_its_parts_is_refused(
     refused(run, toy_data, f"a checkpoint must hold model, ema, optim, found {kept}; use --overwrite or another --out")
 
 
+@pytest.mark.fault("checkpoints: those of another run, network or format refused and nothing touched")
 def test_a_newer_format_is_refused(trained_run: Path, toy_data: Manifest, tmp_path: Path) -> None:
     run = rewritten(trained_run, tmp_path, lambda _, state: state.update(schema=2))
     refused(run, toy_data, "must have schema 1, found 2; use the version that wrote it")
 
 
+@pytest.mark.fault("checkpoints: those of another run, network or format refused and nothing touched")
 def test_the_checkpoint_of_another_run_is_refused_though_every_tensor_fits(
     trained_run: Path, toy_data: Manifest, tmp_path: Path
 ) -> None:
@@ -145,6 +151,7 @@ def test_networks_are_as_they_were_after_each_refusal(trained_run: Path) -> None
     assert digest() != before
 
 
+@pytest.mark.fault("checkpoints: another number of processes accepted with a warning")
 def test_another_number_of_processes_goes_on_with_a_warning() -> None:
     settled: dict[str, Any] = {"config": tiny_config().to_json(), "data_sha256": "a"}
     with warnings.catch_warnings():

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from tiny_runs import assert_same_run, rows, status, tiny_config
 
-from finegan_aug import update
+from finegan_aug import training, update
 from finegan_aug.data.manifest import Manifest
-from finegan_aug.data.stream import RealBatch
+from finegan_aug.data.stream import RealBatch, RealStream
 from finegan_aug.errors import NonFiniteError
 from finegan_aug.models.game import FakeBatch, FineGAN, Terms
 from finegan_aug.term_sums import TermSums, first_non_finite
@@ -38,30 +39,67 @@ def broken_at(monkeypatch: pytest.MonkeyPatch, *broken: int) -> list[int]:
     return calls
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_last_checkpoint(
-    trained_run: Path, toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls, losses = [0], FineGAN.generator_losses
+NAN = float("nan")
 
-    def broken(self: FineGAN, fake: FakeBatch, real: RealBatch) -> Terms:
+
+def spoil(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Something of the sixth step is no number."""
+    owner: Any = {"buffer": training, "average": training, "image": RealStream}.get(where, FineGAN)
+    name = {"buffer": "update_ema", "average": "update_ema", "image": "batch"}.get(where, where)
+    calls, inner = [0], getattr(owner, name)
+
+    def spoiling(*given: Any) -> Any:
         calls[0] += 1
-        terms = losses(self, fake, real)
-        return terms | {"g_child_code": terms["g_child_code"] * (float("nan") if calls[0] == 6 else 1)}
+        found = inner(*given)
+        if calls[0] != 6:
+            return found
+        if where == "buffer":
+            dict(given[1].named_buffers())["background_trunk.norm.running_var"][0] = NAN
+        elif where == "average":
+            next(given[0].parameters()).data.view(-1)[0] = NAN
+        elif where == "image":
+            found.objects[3, 0, 5, 7] = NAN
+        else:
+            found |= {term: value * NAN for term, value in found.items() if term in ("child_real", "g_child_code")}
+        return found
 
-    monkeypatch.setattr(FineGAN, "generator_losses", broken)
+    monkeypatch.setattr(owner, name, spoiling)
+
+
+FIRST = "background_trunk.linear.weight"
+WORDS = {
+    "generator_losses": "found g_child_code = nan before image 48 and NaN or infinity in generator.object_trunk.linear.weight",
+    "discriminator_losses": "found child_real = nan before image 48 and NaN or infinity in ",
+    "image": f"found child_real = nan before image 48 and NaN or infinity in generator.{FIRST}",
+    "buffer": "found NaN or infinity in model/generator.background_trunk.norm.running_var",
+    "average": f"found NaN or infinity in ema/generator.{FIRST}",
+}
+SAVED = ("buffer", "average")  # spoil no loss, so that the next save is what stops
+
+
+@pytest.mark.fault("not finite: ends or goes back, tensor named")
+@pytest.mark.parametrize("where", WORDS)
+def test_what_is_not_a_number_ends_the_run_and_keeps_the_last_checkpoint(
+    where: str, trained_run: Path, toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, where)
     config = tiny_config(checkpoint_kimg=0.032)
     with pytest.raises(NonFiniteError) as error:
         train(config, toy_data, tmp_path)
-    words = "loss terms must be finite, found g_child_code = nan before image 48 and NaN or infinity in "
-    assert error.value.cause.startswith(f"{words}generator.")
-    assert error.value.remedy == REMEDY
+    what = "a checkpoint must hold finite numbers, " if where in SAVED else "loss terms must be finite, "
+    assert error.value.cause.startswith(what + WORDS[where])
+    assert error.value.remedy == (
+        "lower the learning rate; the checkpoint before is untouched" if where in SAVED else REMEDY
+    )
+    assert rows(tmp_path)[-1]["step"] == (8 if where in SAVED else 5)
     assert status(tmp_path)["exit_code"] == 5
     assert checkpoints(tmp_path) == ["step-000000004"]
-    assert len(rows(tmp_path)) == 5
+    monkeypatch.undo()
     train(config, toy_data, tmp_path)
     assert_same_run(tmp_path, trained_run)
 
 
+@pytest.mark.fault("not finite: ends or goes back, tensor named")
 def test_the_first_term_that_is_infinite_is_named() -> None:
     sums, network = TermSums(), torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     assert first_non_finite({"net": network}) is None
@@ -75,6 +113,7 @@ def test_the_first_term_that_is_infinite_is_named() -> None:
         sums.mean(Accelerator(), 16, {"net": network})
 
 
+@pytest.mark.fault("not finite: ends or goes back, tensor named")
 def test_a_gradient_that_is_no_number_is_named_with_the_weight_that_it_spoilt(
     toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +132,7 @@ def test_a_gradient_that_is_no_number_is_named_with_the_weight_that_it_spoilt(
     assert error.value.cause.startswith(words)
 
 
+@pytest.mark.fault("not finite: ends or goes back, tensor named")
 def test_a_run_goes_back_to_its_checkpoint_and_on_with_other_noise(
     trained_run: Path, toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +160,7 @@ def test_a_run_goes_back_to_its_checkpoint_and_on_with_other_noise(
 
 
 @pytest.mark.filterwarnings("ignore:loss terms must be finite")
+@pytest.mark.fault("not finite: ends or goes back, tensor named")
 def test_the_fourth_time_is_an_error(toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = broken_at(monkeypatch, *range(1, 100))
     with pytest.raises(NonFiniteError):

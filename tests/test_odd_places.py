@@ -53,7 +53,7 @@ def test_training_where_things_are_not_as_usual(toy_folder: Path, tmp_path: Path
     print(json.dumps(found, indent=1, ensure_ascii=False))
     codes = {name: code for name, (code, _) in found.items()}
     expected = {"whole": 0, "closed/run": 74, "while": 0, "for good": 74, "for good, then open": 0, "clock": 0}
-    held("trainings in odd places that ended as stated", sum(codes[name] == expected[name] for name in expected), 6)
+    held("long runs: trainings in odd places", sum(codes[name] == expected[name] for name in expected), 6)
 
     said = {name: text for name, (_, text) in found.items()}
     assert said["closed/run"].splitlines() == [

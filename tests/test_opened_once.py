@@ -52,7 +52,7 @@ def test_an_ablation_goes_to_every_test_photograph_once_and_only_after_the_weigh
     assert all(entry["frozen"] for entry in found)
     visits = passes(found)
     assert len(visits) == PHOTOGRAPHS
-    held("test photographs opened in one pass, after the freeze", list(visits.values()).count(1), PHOTOGRAPHS)
+    held("leaks: test photographs opened in one pass, after the freeze", list(visits.values()).count(1), PHOTOGRAPHS)
 
 
 @pytest.mark.parametrize("step", ["again", "report"])

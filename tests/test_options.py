@@ -107,6 +107,7 @@ def test_an_abbreviation_is_an_unknown_option() -> None:
     assert refused("--step", "3")[0] == "unknown option --step; the nearest is --steps"
 
 
+@pytest.mark.fault("bad input: configurations")
 def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     file = write(tmp_path / "c.yaml", "label: tied\n")
     expected = (f"unknown key 'label' in {file}; the nearest is 'labels'", "write labels or remove it")
@@ -131,6 +132,7 @@ def test_what_is_shown_of_a_wrong_value_or_key_is_short(tmp_path: Path) -> None:
         ("--limit", "x", "--limit must be int or null, got x"),
     ],
 )
+@pytest.mark.fault("bad input: configurations")
 def test_a_wrong_type_on_the_line_is_named(option: str, value: str, cause: str) -> None:
     assert refused(option, value) == (cause, "see tool --help")
 
@@ -148,6 +150,7 @@ def test_a_wrong_type_on_the_line_is_named(option: str, value: str, cause: str) 
         ("dry_run: 3", "dry_run in {file} must be bool, got 3"),
     ],
 )
+@pytest.mark.fault("bad input: configurations")
 def test_a_wrong_type_in_a_file_is_named(tmp_path: Path, line: str, cause: str) -> None:
     file = write(tmp_path / "c.yaml", line)
     expected = cause.format(file=file), f"correct {line.split(':')[0]} in {file}"
@@ -162,6 +165,7 @@ def test_other_slips_on_the_line() -> None:
 
 
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+@pytest.mark.fault("bad input: configurations")
 def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, value: str) -> None:
     """NaN is neither above nor below any limit, so that checks further in would let it pass."""
     found, remedy = value.replace(".", ""), "write a number such as 0.5"
@@ -173,6 +177,7 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, value: str) -> N
 
 
 @pytest.mark.parametrize("levels", [10, 500, 900])
+@pytest.mark.fault("bad input: configurations")
 def test_a_list_within_lists_is_a_wrong_type_however_deep(tmp_path: Path, levels: int) -> None:
     file = write(tmp_path / "c.json", '{"groups": ' + "[" * levels + "]" * levels + "}")
     cause, _ = refused("--config", file)
@@ -212,6 +217,7 @@ def test_a_field_without_default_must_be_given() -> None:
         ("\x00", "special characters are not allowed"),
     ],
 )
+@pytest.mark.fault("bad input: configurations")
 def test_a_bad_yaml_file_is_refused(tmp_path: Path, text: str, reason: str) -> None:
     file = write(tmp_path / "c.yaml", text)
     cause, remedy = refused("--config", file)
@@ -221,11 +227,13 @@ def test_a_bad_yaml_file_is_refused(tmp_path: Path, text: str, reason: str) -> N
     assert remedy == f"correct {file}"
 
 
+@pytest.mark.fault("bad input: configurations")
 def test_a_json_key_written_twice_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "c.json", '{"lr": 1, "lr": 2}')
     assert refused("--config", file)[0] == f"cannot read {file}: key 'lr' is written twice"
 
 
+@pytest.mark.fault("bad input: configurations")
 def test_a_file_that_is_no_mapping_or_too_large_is_refused(tmp_path: Path) -> None:
     assert refused("--config", write(tmp_path / "a.yaml", "- 1\n"))[0].endswith("must hold `name: value` lines")
     assert refused("--config", write(tmp_path / "b.yaml", "1: 2\n"))[0].endswith("must hold `name: value` lines")
@@ -237,6 +245,7 @@ def test_a_file_that_is_no_mapping_or_too_large_is_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("written", "shown"), [("\\u0000", "\\x00"), ("\\ud800", "\\ud800")])
+@pytest.mark.fault("bad input: configurations")
 def test_text_that_no_system_takes_as_a_path_is_refused_before_any_file_is_opened(
     tmp_path: Path, written: str, shown: str
 ) -> None:

@@ -99,4 +99,8 @@ def test_the_report_asks_for_nothing_whatever_the_names(tmp_path: Path, counter:
     page = write_report(folder)
     assert "evil.example/8.png" in page.read_text(encoding="utf-8")
     asked = requests_of(page, tmp_path, counter)
-    held("hostile names for which the report asks no network", len(ASKING) - min(asked, len(ASKING)), len(ASKING))
+    held(
+        "security: hostile names for which the report asks no network",
+        len(ASKING) - min(asked, len(ASKING)),
+        len(ASKING),
+    )

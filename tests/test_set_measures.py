@@ -157,6 +157,7 @@ def test_a_copy_counts_also_where_training_images_repeat() -> None:
     [(0, []), (3, []), (4, ["memorised: 6.7 % of the generated images lie as near to a training image as a copy of it "
                             "would; more than 5 % means that the generator repeats photographs"])],
 )  # fmt: skip
+@pytest.mark.fault("leaks: memorised images flagged above 5 %")
 def test_above_5_percent_memorised_images_a_warning_stands_beside_the_number(copies: int, warned: list[str]) -> None:
     """A generator that replays training images, among 60 that are far from all of them."""
     train = Photographs(pictures("train", 60), torch.arange(60) % 2)

@@ -45,7 +45,7 @@ def test_every_attempt_is_refused_in_this_process_and_in_a_child() -> None:
             eval(attempt, {"socket": socket, "urllib": urllib})
         caught += len(refused()) == 1
         caught += in_a_child(attempt) == 3 and len(refused()) == 1
-    held("network sockets refused to the tests", caught, 2 * len(ATTEMPTS))
+    held("security: network sockets refused to the tests", caught, 2 * len(ATTEMPTS))
 
 
 def spawned_attempt() -> None:

@@ -73,7 +73,7 @@ def test_1_2_and_4_processes_end_in_the_same_bits(out: Path) -> None:
     expected = bits(out / "strict-1")
     assert expected["step"] == f"step-{STEPS:09d}"
     found = [bits(out / f"strict-{processes}") for processes in (2, 4)]
-    held("strict mode: bits of 1 process on 2 and 4", sum(each == expected for each in found), 2)
+    held("same bits: strict mode, 1 process against 2 and 4", sum(each == expected for each in found), 2)
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_a_run_that_1_process_begins_2_go_on_with_and_4_end_has_the_bits_of_one_
     """Each was stopped by a signal to its last process, between two log lines; warnings were errors."""
     assert status(out / "chain")["state"] == "done"
     same = bits(out / "chain") == bits(out / "strict-1")
-    held("strict mode: going on with other numbers of processes", int(same), 1)
+    held("same bits: strict mode, going on with other numbers of processes", int(same), 1)
 
 
 @pytest.mark.slow
@@ -107,7 +107,11 @@ def test_two_plain_processes_learn_the_bits_of_one_with_two_shards(
     run = train(tiny_config(**PLAIN, shards=2), toy_data, tmp_path / "run")
     found, expected = bits(run), bits(out / "plain-2")
     parts = ("ema.safetensors", "optim.safetensors")
-    held("two plain processes: bits of one with two shards", sum(found[part] == expected[part] for part in parts), 2)
+    held(
+        "same bits: two plain processes against one with two shards",
+        sum(found[part] == expected[part] for part in parts),
+        2,
+    )
     weights, others = model_of(run), model_of(out / "plain-2")
     assert {name for name, tensor in weights.items() if not torch.equal(tensor, others[name])} <= {
         name for name in weights if "running" in name and not name.startswith("generator")

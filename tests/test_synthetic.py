@@ -56,6 +56,7 @@ def test_a_plain_class_name_is_its_folder(name: str) -> None:
         "class_0003",
     ],
 )
+@pytest.mark.fault("bad input: class names that are no folder")
 def test_any_other_class_name_becomes_a_number(name: str) -> None:
     assert class_folder(name, 7) == "class_0007"
 
@@ -155,6 +156,7 @@ GOOD = {
         ({"kept": False, "dropped_by": "\ud800"}, "the line must hold text in UTF-8 and finite numbers"),
     ],
 )
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_a_wrong_row_is_refused_with_its_line(tmp_path: Path, change: dict[str, object], message: str) -> None:
     write_manifest(tmp_path, Header(("ant", "bee")), [])
     with open(tmp_path / MANIFEST, "a") as stream:
@@ -167,6 +169,7 @@ def test_a_wrong_row_is_refused_with_its_line(tmp_path: Path, change: dict[str, 
 
 
 @pytest.mark.parametrize("line", ["[1]", "{", '{"a": NaN}', "[" * 100_000, '"' + "x" * 1_100_000])
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_a_line_that_is_no_json_object_is_refused(tmp_path: Path, line: str) -> None:
     write_manifest(tmp_path, Header(("ant",)), [])
     with open(tmp_path / MANIFEST, "a") as stream:
@@ -175,12 +178,14 @@ def test_a_line_that_is_no_json_object_is_refused(tmp_path: Path, line: str) -> 
         read_rows(tmp_path)
 
 
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_the_same_file_twice_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path, Header(("ant",)), [SyntheticRow("ant/0.png", "ant", 0, 0)] * 2)
     with pytest.raises(DataError, match=r"line 3: file 'ant/0\.png' appears twice"):
         read_rows(tmp_path)
 
 
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_a_header_of_another_version_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path, Header(("ant",)), [])
     text = (tmp_path / MANIFEST).read_text().replace('"version":1', '"version":2')
@@ -200,6 +205,7 @@ def test_a_header_of_another_version_is_refused(tmp_path: Path) -> None:
         ({"made_with": {"a": json.loads("[" * 40 + "]" * 40)}}, "the line must hold text in UTF-8 and finite numbers"),
     ],
 )
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_a_wrong_header_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
     write_manifest(tmp_path, Header(("ant",)), [])
     content = json.loads((tmp_path / MANIFEST).read_text()) | change
@@ -209,6 +215,7 @@ def test_a_wrong_header_is_refused(tmp_path: Path, change: dict[str, object], me
             read(tmp_path)
 
 
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_a_number_that_overflows_to_infinity_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path, Header(("ant",), made_with={"a": 7}), [])
     (tmp_path / MANIFEST).write_text((tmp_path / MANIFEST).read_text().replace("7", "1e999"))
@@ -216,6 +223,7 @@ def test_a_number_that_overflows_to_infinity_is_refused(tmp_path: Path) -> None:
         read_rows(tmp_path)
 
 
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     """UTF-8 as other languages write halves of characters, and UTF-16: json.loads alone would take both."""
     write_manifest(tmp_path, Header(("ant",), made_with={"a": "x"}), [])
@@ -226,6 +234,7 @@ def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
             read_rows(tmp_path)
 
 
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_a_manifest_that_is_a_folder_or_a_pipe_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a" / MANIFEST).mkdir(parents=True)
     (tmp_path / "b").mkdir()
@@ -290,6 +299,7 @@ def test_a_missing_or_broken_index_is_made_anew(tmp_path: Path, damage: bytes) -
     np.testing.assert_array_equal(open_index(tmp_path).table, expected)
 
 
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_a_forged_index_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
     """The index points into a line at a place where another object, with a bad path, begins."""
     synthetic_folder(tmp_path)
@@ -302,6 +312,7 @@ def test_a_forged_index_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
         open_index(tmp_path).image(0)
 
 
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_a_changed_file_is_refused_when_it_is_verified(tmp_path: Path) -> None:
     synthetic_folder(tmp_path)
     index = open_index(tmp_path)

@@ -102,6 +102,7 @@ def test_a_longer_training_goes_on_where_the_shorter_one_ended(
     assert_same_run(run, trained_run)
 
 
+@pytest.mark.fault("resume: stopped or broken off, same bits")
 def test_a_run_that_broke_off_equals_an_undisturbed_one_bit_for_bit(
     trained_run: Path, toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_run_that_broke_off_equals_an_undisturbed_one_bit_for_bit(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.fault("resume: stopped or broken off, same bits")
 def test_a_stopped_run_saves_at_once_and_goes_on_bit_for_bit(
     trained_run: Path,
     toy_data: Manifest,
@@ -151,6 +153,7 @@ def test_a_stopped_run_saves_at_once_and_goes_on_bit_for_bit(
     assert_same_run(run, trained_run)
 
 
+@pytest.mark.fault("resume: stopped or broken off, same bits")
 def test_a_run_stopped_between_two_log_lines_writes_the_lines_of_one_that_was_not(
     toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +178,7 @@ def test_a_run_stopped_between_two_log_lines_writes_the_lines_of_one_that_was_no
     assert_same_run(run, whole)
 
 
+@pytest.mark.fault("resume: stopped or broken off, same bits")
 def test_a_killed_command_goes_on_when_it_is_typed_again(
     trained_run: Path, toy_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +206,7 @@ def test_a_killed_command_goes_on_when_it_is_typed_again(
     assert_same_run(run, trained_run)
 
 
+@pytest.mark.fault("checkpoints: those of another run, network or format refused and nothing touched")
 def test_another_configuration_is_refused_with_the_difference_and_nothing_is_touched(
     trained_run: Path, toy_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,6 +232,7 @@ def test_a_run_from_before_an_option_goes_on_as_if_the_option_were_off(
     assert_same_run(run, trained_run)
 
 
+@pytest.mark.fault("checkpoints: those of another run, network or format refused and nothing touched")
 def test_other_photographs_are_refused(trained_run: Path, toy_data: Manifest, tmp_path: Path) -> None:
     run = copied(trained_run, tmp_path)
     fewer = replace(toy_data, images=tuple(image for image in toy_data.images if image.path != toy_data.images[0].path))
@@ -274,6 +280,7 @@ def failing_saves(monkeypatch: pytest.MonkeyPatch, numbers: set[int]) -> None:
     monkeypatch.setattr(TrainingState, "save", full)
 
 
+@pytest.mark.fault("checkpoints: full disks")
 def test_a_full_disk_while_saving_is_a_warning_and_training_goes_on(
     trained_run: Path, toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +294,7 @@ def test_a_full_disk_while_saving_is_a_warning_and_training_goes_on(
 
 @pytest.mark.filterwarnings("ignore:checkpoint at step")
 @pytest.mark.parametrize(("numbers", "seen"), [({2, 3, 4}, 16), ({5}, 64)])
+@pytest.mark.fault("checkpoints: full disks")
 def test_the_third_failed_save_in_a_row_and_the_last_one_are_errors(
     toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: set[int], seen: int
 ) -> None:
@@ -297,6 +305,7 @@ def test_the_third_failed_save_in_a_row_and_the_last_one_are_errors(
     assert status(tmp_path)["seen_images"] == seen  # what is safe
 
 
+@pytest.mark.fault("resume: folders held by another process, or left by a killed one")
 def test_a_folder_in_use_is_refused_and_left_alone(trained_run: Path, toy_data: Manifest, tmp_path: Path) -> None:
     run = copied(trained_run, tmp_path)
     with run_lock(run), pytest.raises(RunLockedError, match=f"is in use by process {os.getpid()}"):
@@ -357,6 +366,7 @@ def test_the_batch_size_changes_neither_the_images_nor_the_noise_and_codes(toy_d
     assert torch.equal(torch.cat([codes for _, codes in noise]), expected[1])
 
 
+@pytest.mark.fault("resume: stopped or broken off, same bits")
 def test_a_run_that_compares_images_of_one_code_with_photographs_goes_on_bit_for_bit(
     toy_data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
