@@ -12,6 +12,7 @@ import mmap
 import os
 from array import array
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from finegan_aug.data.decode import decode
+from finegan_aug.data.outside import followed
 from finegan_aug.errors import DataError, LeakError, StorageError
 from finegan_aug.files import sha256_file
 from finegan_aug.synthetic import INDEX, MANIFEST, Table, list_folder, open_manifest, write_index
@@ -46,6 +48,7 @@ class SyntheticIndex:
 
     def __init__(self, root: Path, header: Header, table: Table, lines: bytes | mmap.mmap) -> None:
         self.root, self.header, self.table, self._lines = root, header, table, lines
+        self._real_folder = cache(os.path.realpath)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -68,11 +71,13 @@ class SyntheticIndex:
         """The image as PIL RGB; `verify` also compares the file's SHA-256 with the manifest.
 
         Raises:
-            DataError: the file is missing or broken.
+            DataError: the file is missing or broken, or a link that leaves the set.
             LeakError: it is not the one that the manifest names.
         """
         file, sha256 = self._file(entry)
         path = f"{self.root}/{file}"
+        if not followed(path, self._real_folder).startswith(self._real_folder(str(self.root)) + os.sep):
+            raise DataError(f"{path} is a link that leaves its folder", "copy the file into the folder")
         if verify and sha256 is not None and os.path.isfile(path) and sha256_file(Path(path)) != sha256:
             raise LeakError(f"{path} is not the file that its manifest names", "synthesize the set anew")
         return decode(path)

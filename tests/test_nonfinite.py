@@ -68,7 +68,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
 
 FIRST = "background_trunk.linear.weight"
 WORDS = {
-    "generator_losses": "found g_child_code = nan before image 48 and NaN or infinity in generator.object_trunk.linear.weight",
+    "generator_losses": "found g_child_code = nan before image 48 and NaN or infinity in generator.object_trunk.",
     "discriminator_losses": "found child_real = nan before image 48 and NaN or infinity in ",
     "image": f"found child_real = nan before image 48 and NaN or infinity in generator.{FIRST}",
     "buffer": "found NaN or infinity in model/generator.background_trunk.norm.running_var",

@@ -313,6 +313,27 @@ def test_a_forged_index_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("bad input: rows and files that are no manifest")
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("whole_folder", [True, False])
+def test_a_link_leads_neither_out_of_the_folder_nor_is_it_followed(
+    tmp_path: Path, listed: bool, whole_folder: bool
+) -> None:
+    root = synthetic_folder(tmp_path / "set")
+    if listed:
+        (root / MANIFEST).unlink()
+        (root / INDEX).unlink()
+    moved = "ant" if whole_folder else "ant/00000000.png"
+    (tmp_path / "elsewhere").mkdir()
+    (root / moved).rename(tmp_path / "elsewhere" / "it")
+    (root / moved).symlink_to(tmp_path / "elsewhere" / "it")
+    with pytest.raises(DataError, match=r"ant/00000000\.png is a link that leaves its folder; copy the file into the"):
+        open_index(root).image(0)
+    (root / "bee" / "new.png").symlink_to(root / "bee" / "00000000.png")
+    (tmp_path / "a link").symlink_to(root)
+    assert open_index(tmp_path / "a link").image(len(open_index(root)) - 1).size == (SIDE_PX, SIDE_PX)
+
+
+@pytest.mark.fault("bad input: rows and files that are no manifest")
 def test_a_changed_file_is_refused_when_it_is_verified(tmp_path: Path) -> None:
     synthetic_folder(tmp_path)
     index = open_index(tmp_path)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from finegan_aug.data.decode import BACKGROUND, MAX_SIDE_PX
-from finegan_aug.data.outside import is_storable, name_fault, path_fault, shown
+from finegan_aug.data.outside import followed, is_storable, name_fault, path_fault, shown
 from finegan_aug.errors import DataError
 from finegan_aug.files import write_bytes
 
@@ -281,10 +281,7 @@ def _check_files(where: str, manifest: Manifest, image: ImageRecord, real_folder
         if file is None or relative is None:
             continue
         root = real_folder(str(file)[: -len(relative)])
-        folder, name = os.path.split(str(file))
-        real = os.path.join(real_folder(folder), name)
-        if os.path.islink(real):
-            real = os.path.realpath(real)
+        real = followed(str(file), real_folder)
         if not real.startswith(root + os.sep):
             raise DataError(f"{where}: {relative!r} is a link that leaves its folder", "copy the file into the folder")
         if not os.path.isfile(real):

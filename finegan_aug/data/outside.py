@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
+from collections.abc import Callable
 
 MAX_CHARACTERS = 1024
 MAX_LEVELS = 32  # of lists and objects inside one another
@@ -32,6 +34,16 @@ def path_fault(path: str) -> str | None:
     if any(part in ("", ".", "..") for part in path.split("/")):
         return "must not hold empty parts, . or .."
     return None
+
+
+def followed(path: str, real_folder: Callable[[str], str]) -> str:
+    """Where a file lies, links followed; `real_folder` is `os.path.realpath` with a memory, for there are few folders.
+
+    One look at the file itself, against one for each part of its path.
+    """
+    folder, name = os.path.split(path)
+    real = os.path.join(real_folder(folder), name)
+    return os.path.realpath(real) if os.path.islink(real) else real
 
 
 def printable(text: str) -> str:
