@@ -34,6 +34,7 @@ from .data import Batch, Key, TrainSamples, collate
 LOST = (RuntimeError, OSError, EOFError)
 LOOK_SEC = 0.5  # between two looks whether all workers live
 SHOWN_INDICES = 8
+NO_ROOM = "give /dev/shm more room (docker run --shm-size 1g), or lower --batch-size or --num-workers"
 
 
 def batches(
@@ -102,7 +103,7 @@ class Watched(Dataset[Batch]):
     def __getitems__(self, keys: list[Key]) -> Batch | Failure:
         """What a worker does for one batch."""
         try:
-            return self.load(keys)
+            batch = self.load(keys)
         except FineGANAugError as error:
             return Failure(error, traceback.format_exc())
         except Exception as error:
@@ -110,6 +111,15 @@ class Watched(Dataset[Batch]):
             cause = f"a loader worker must load every sample, found {words} at {self.where(os.getpid(), keys)}"
             remedy = "correct the sample or the data set; --debug shows where it came from"
             return Failure(WorkerError(cause, remedy), traceback.format_exc())
+        try:
+            # torch would do so on the batch's way, where a lack of room keeps it from ever coming.
+            for tensor in batch:
+                tensor.share_memory_()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            size_mib, why = sum(tensor.nbytes for tensor in batch) / 2**20, str(error).rpartition(": ")[2]
+            cause = f"a loader worker must find {size_mib:.1f} MiB of shared memory for each batch, found {why}"
+            return Failure(WorkerError(cause, NO_ROOM), traceback.format_exc())
+        return batch
 
     def where(self, process: int, keys: list[Key]) -> str:
         """The sample that this process is at, or where it is at none the batch, in words."""

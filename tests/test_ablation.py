@@ -92,11 +92,11 @@ def test_the_arms_of_a_pair_start_from_the_same_weights_and_pairs_differ() -> No
 def test_the_same_command_again_trains_nothing_and_opens_nothing(
     finished: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {path: path.stat().st_mtime_ns for path in finished.glob("cells/*/*")}
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("cells/*/[!.]*")}
     rows = (finished / "rows.json").read_bytes()
     monkeypatch.setattr("recipes.opening.SquareImages", lambda *_: pytest.fail("the test images were opened again"))
     run_ablation(options(finished, arms=TRAINED), CONFIG, manifest, fake_sets)
-    assert {path: path.stat().st_mtime_ns for path in finished.glob("cells/*/*")} == before
+    assert {path: path.stat().st_mtime_ns for path in finished.glob("cells/*/[!.]*")} == before
     assert (finished / "rows.json").read_bytes() == rows
     assert read_json(finished / "opening.json")["count"] == 1
 

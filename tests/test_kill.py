@@ -161,20 +161,22 @@ def test_two_processes_and_their_launcher(toy_folder: Path, tmp_path: Path) -> N
     whole = subprocess.run(typed(tmp_path / "whole"), capture_output=True, timeout=300, check=False)
     assert whole.returncode == 0, whole.stderr.decode()
     killed = 0
-    for victim in ("first", "second", "launcher"):
-        launcher = subprocess.Popen(typed(tmp_path / "run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        try:
-            workers = wait_for_work(launcher, tmp_path / "run", 2 * (killed + 1))
-            os.kill({"first": workers[0], "second": workers[1], "launcher": launcher.pid}[victim], 9)
-            killed += 1
-            launcher.communicate(timeout=60)
-            wait_until_gone(workers)
-        finally:
-            launcher.kill()
-    again = subprocess.run(typed(tmp_path / "run"), capture_output=True, timeout=300, check=False)
-    assert again.returncode == 0, again.stderr.decode()
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
-    held("resume: two processes or their launcher killed", killed, 3)
+    for chain in range(CHAINS):
+        run = tmp_path / f"run-{chain}"
+        for number, victim in enumerate(("first", "second", "launcher"), 1):
+            launcher = subprocess.Popen(typed(run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            try:
+                workers = wait_for_work(launcher, run, 2 * number + chain)
+                os.kill({"first": workers[0], "second": workers[1], "launcher": launcher.pid}[victim], 9)
+                killed += 1
+                launcher.communicate(timeout=60)
+                wait_until_gone(workers)
+            finally:
+                launcher.kill()
+        again = subprocess.run(typed(run), capture_output=True, timeout=300, check=False)
+        assert again.returncode == 0, again.stderr.decode()
+        assert_same_run(run, tmp_path / "whole")
+    held("resume: two processes or their launcher killed", killed, 3 * CHAINS)
 
 
 def wait_for_work(launcher: subprocess.Popen[bytes], run: Path, lines: int) -> list[int]:

@@ -296,21 +296,14 @@ runpy.run_module("recipes.train_classifier", run_name="__main__", alter_sys=True
 """
 
 
+def recipe_options(data: Path) -> list[str]:
+    small = "--model test_efficientnet --resolution 32 --steps 6 --batch-size 8 --threads 1"
+    return ["--data", str(data / "train"), "--test-data", str(data / "test"), *small.split()]
+
+
 def started(fault: str, times: int, data: Path, run: Path, *more: str) -> subprocess.Popen[str]:
     """The recipe as a user types it, in a process of its own whose sample 5 does it."""
-    options = [
-        "--model",
-        "test_efficientnet",
-        "--resolution",
-        "32",
-        "--steps",
-        "6",
-        "--batch-size",
-        "8",
-        "--threads",
-        "1",
-    ]
-    line = ["--data", str(data / "train"), "--test-data", str(data / "test"), "--out", str(run), *options, *more]
+    line = [*recipe_options(data), "--out", str(run), *more]
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     script = [sys.executable, "-c", SCRIPT, fault, str(times), str(run.parent / f"{run.name}-marker"), *line]
     return subprocess.Popen(
@@ -339,6 +332,43 @@ def test_the_recipe_tells_a_lost_worker_in_two_lines_and_ends_with_7(
     assert error.endswith(".png)")
     assert fix == f"fix: {REMEDIES.get(fault, TO_DIED)}"
     held("loader workers: lost in the recipe", int(code == 7), 1)
+
+
+TOO_SMALL = "a loader worker must find 0.1 MiB of shared memory for each batch, found No space left on device (28)"
+NO_ROOM = "give /dev/shm more room (docker run --shm-size 1g), or lower --batch-size or --num-workers"
+SMALL_SHM = [
+    "unshare",
+    "--map-root-user",
+    "--mount",
+    "sh",
+    "-c",
+    'mount -t tmpfs -o size=$0 tmpfs /dev/shm && exec "$@"',
+]
+
+
+@pytest.mark.slow
+@pytest.mark.fault("loader workers: little shared memory")
+@pytest.mark.parametrize(("size", "code"), [("64m", 0), ("256k", 7)])
+def test_shared_memory_that_is_too_small_is_named_at_once(
+    size: str, code: int, toy_folder: Path, tmp_path: Path
+) -> None:
+    """As in a container, which has 64 MiB by default."""
+    if subprocess.run([*SMALL_SHM, size, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no other /dev/shm can be mounted here")
+    line = [
+        *SMALL_SHM,
+        size,
+        sys.executable,
+        str(ROOT / "recipes" / "train_classifier.py"),
+        *recipe_options(toy_folder),
+    ]
+    done = subprocess.run(
+        [*line, "--out", str(tmp_path / "run"), *WORKERS, "--batch-size", "48"],
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "fix: "))]
+    assert told == ([] if code == 0 else [f"error: {TOO_SMALL}", f"fix: {NO_ROOM}"])
 
 
 @pytest.mark.slow
