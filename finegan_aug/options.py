@@ -156,6 +156,9 @@ def _parse_line(parser: ArgumentParser, argv: Sequence[str], fields: dict[str, A
         found = parser.parse_args(list(argv), defaults=False).as_dict()
     except ArgumentError as error:
         raise _line_error(str(error), fields, prog) from error
+    except OverflowError as error:  # the parser does not say at which option
+        cause, remedy = "a number on the command line is too large for its option", "write a number such as 0.5"
+        raise ConfigError(cause, f"{remedy}; see {prog} --help") from error
     values = {name: value for name, value in found.items() if not name.endswith("_")}
     for name, value in found.items():
         if name.endswith("_") and value is not None:
@@ -197,7 +200,7 @@ def _check(parser: ArgumentParser, name: str, value: object, fields: dict[str, A
         raise refusal
     try:
         return {name: parser.parse_object({name: value}, defaults=False).as_dict()[name]}
-    except ArgumentError as error:
+    except (ArgumentError, OverflowError) as error:  # the second of a whole number that no float holds
         raise refusal from error
 
 

@@ -176,6 +176,19 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, value: str) -> N
     assert refused("--config", file) == (f"shares must be a finite number, got {found}", remedy)
 
 
+@pytest.mark.fault("bad input: configurations")
+@pytest.mark.parametrize("number", ["0x" + "f" * 400, "1" + "0" * 400], ids=["hexadecimal", "decimal"])
+def test_a_whole_number_that_no_float_holds_is_a_wrong_type(tmp_path: Path, number: str) -> None:
+    """Found by `make fuzz`: it came out as an OverflowError."""
+    for name, text in (("c.yaml", f"lr: {number}\n"), ("c.json", f'{{"lr": {int(number, 0)}}}')):
+        cause, remedy = refused("--config", write(tmp_path / name, text))
+        assert cause.startswith(f"lr in {tmp_path / name} must be float, got ")
+        assert remedy == f"correct lr in {tmp_path / name}"
+    cause, remedy = refused("--lr", number)
+    assert cause == "a number on the command line is too large for its option"
+    assert remedy == "write a number such as 0.5; see tool --help"
+
+
 @pytest.mark.parametrize("levels", [10, 500, 900])
 @pytest.mark.fault("bad input: configurations")
 def test_a_list_within_lists_is_a_wrong_type_however_deep(tmp_path: Path, levels: int) -> None:
