@@ -149,14 +149,21 @@ def test_an_ablation_of_two_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.sockets
-def test_two_processes_and_their_launcher(toy_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("job", ["training", "synthesis", "classifier"])
+def test_two_processes_and_their_launcher(job: str, toy_folder: Path, trained_run: Path, tmp_path: Path) -> None:
     """Whoever of the three is killed in the middle, the same launch again goes on."""
-    _, data, *options = command_line(toy_folder, tmp_path / "run", *EVERY_STEP, "--expect_processes", "2")
-    recipe = str(TESTS.parent / "recipes" / "train_finegan.py")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", recipe]
+    photographs = ["--data", str(toy_folder / "train"), "--test-data", str(toy_folder / "test")]
+    _, data, _, _, *options = command_line(toy_folder, tmp_path, *EVERY_STEP, "--expect_processes", "2")
+    small = "--model test_efficientnet --resolution 24 --steps 60 --batch-size 6 --threads 1 --log-steps 1"
+    recipe, line = {
+        "training": ("train_finegan.py", ["--data", data, *options]),
+        "synthesis": ("synthesize.py", [str(trained_run), "--per_class", "100"]),
+        "classifier": ("train_classifier.py", [*photographs, *small.split()]),
+    }[job]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
     def typed(run: Path) -> list[str]:
-        return [*launch, "--data", data, *[word.replace(str(tmp_path / "run"), str(run)) for word in options]]
+        return [*launch, str(TESTS.parent / "recipes" / recipe), *line, "--out", str(run)]
 
     whole = subprocess.run(typed(tmp_path / "whole"), capture_output=True, timeout=300, check=False)
     assert whole.returncode == 0, whole.stderr.decode()
@@ -166,7 +173,7 @@ def test_two_processes_and_their_launcher(toy_folder: Path, tmp_path: Path) -> N
         for number, victim in enumerate(("first", "second", "launcher"), 1):
             launcher = subprocess.Popen(typed(run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             try:
-                workers = wait_for_work(launcher, run, 2 * number + chain)
+                workers = wait_for_work(launcher, recipe, run, 2 * number + chain)
                 os.kill({"first": workers[0], "second": workers[1], "launcher": launcher.pid}[victim], 9)
                 killed += 1
                 launcher.communicate(timeout=60)
@@ -175,21 +182,39 @@ def test_two_processes_and_their_launcher(toy_folder: Path, tmp_path: Path) -> N
                 launcher.kill()
         again = subprocess.run(typed(run), capture_output=True, timeout=300, check=False)
         assert again.returncode == 0, again.stderr.decode()
-        assert_same_run(run, tmp_path / "whole")
-    held("resume: two processes or their launcher killed", killed, 3 * CHAINS)
+        if job == "training":
+            assert_same_run(run, tmp_path / "whole")
+        else:
+            ended, expected = files(run), files(tmp_path / "whole")
+            assert ended.pop("result.json", b"") != b"" or job == "synthesis"  # holds the seconds that it took
+            expected.pop("result.json", None)
+            assert ended == expected
+    held(f"resume: two processes or their launcher killed, {job}", killed, 3 * CHAINS)
 
 
-def wait_for_work(launcher: subprocess.Popen[bytes], run: Path, lines: int) -> list[int]:
-    """Both workers in the order of their ranks, once so many lines of metrics.jsonl are written."""
-    deadline = time.monotonic() + 120
+def wait_for_work(launcher: subprocess.Popen[bytes], recipe: str, run: Path, steps: int) -> list[int]:
+    """Both workers in the order of their ranks, once so many lines of metrics or images are written since now."""
+    begun, deadline = time.time(), time.monotonic() + 120
     while time.monotonic() < deadline:
-        metrics = run / "metrics.jsonl"
-        workers = [pid for pid in children(launcher.pid) if b"train_finegan" in command_of(pid)]
-        if len(workers) == 2 and metrics.exists() and metrics.read_bytes().count(b"\n") >= lines:
+        workers = [pid for pid in children(launcher.pid) if recipe.encode() in command_of(pid)]
+        if len(workers) == 2 and written(run, begun) >= steps:
             return sorted(workers)  # torchrun starts them in the order of their ranks
         assert launcher.poll() is None, launcher.communicate()[1].decode()
         time.sleep(0.02)
-    raise AssertionError(f"no {lines} lines after 2 minutes")
+    raise AssertionError(f"no {steps} lines or images after 2 minutes")
+
+
+def written(run: Path, since_sec: float) -> int:
+    """Lines of metrics.jsonl, or images, of files that have changed since."""
+    new = [path for path in (run / "metrics.jsonl", *run.glob("*/*.png")) if changed(path) >= since_sec]
+    return sum(path.read_bytes().count(b"\n") if path.suffix == ".jsonl" else 1 for path in new)
+
+
+def changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # not there, or just being renamed
+        return 0.0
 
 
 def wait_until_gone(workers: list[int]) -> None:
