@@ -10,6 +10,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from fuzz_targets import Target, targets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from finegan_aug import options
 from finegan_aug.errors import FineGANAugError
 
 LONGER = os.environ.get("FINEGAN_AUG_FUZZ_EXAMPLES")
@@ -34,9 +36,11 @@ HANGS_AFTER_SEC = 20
 
 
 @pytest.fixture(scope="module")
-def parsers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Target]]:
+def parsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Target]]]:
     folder = tmp_path_factory.mktemp("fuzz")
-    return folder, targets(folder)
+    with pytest.MonkeyPatch.context() as patch:  # a parser is made once for each command, not for each example
+        patch.setattr(options, "_parser", cache(options._parser))
+        yield folder, targets(folder)
 
 
 @contextmanager
