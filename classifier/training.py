@@ -82,7 +82,8 @@ def train_classifier(
     content = {"classifier": config.to_json(), "classes": list(classes)}
     if (out / "config.json").exists():
         defaults = {"classifier": ClassifierConfig().to_json()}
-        ensure_same_config(read_json(out / "config.json"), content, [f"classifier.{key}" for key in FREE], defaults)
+        free, remedy = [f"classifier.{key}" for key in FREE], "give the options of that run, or choose another --out"
+        ensure_same_config(read_json(out / "config.json"), content, free, defaults, remedy)
     if (out / "result.json").exists():
         return out
     with run_lock(out) if accelerator.is_main_process else contextlib.nullcontext():

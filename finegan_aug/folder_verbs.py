@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finegan_aug.errors import CheckpointError
+from finegan_aug.errors import CheckpointError, ConfigError
 from finegan_aug.files import read_json
 from finegan_aug.options import build, parse_options
 from finegan_aug.run_folder import is_held
@@ -22,6 +22,12 @@ class DoctorOptions:
     resolution: int = 64  # side at which the generator is to be trained, pixels
     modes_per_class: int = 2  # codes planned for each class
     warnings_as_errors: bool = False  # exit with code 3 for warnings too
+
+    def __post_init__(self) -> None:
+        for name in ("resolution", "modes_per_class"):
+            if getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}", f"correct --{option}")
 
 
 def doctor(argv: Sequence[str]) -> int:

@@ -7,11 +7,15 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from finegan_aug.data.duplicates import pixel_sha256
 from finegan_aug.data.firewall import refuse_leaks
 from finegan_aug.data.manifest import Manifest, read_manifest
 from finegan_aug.data.outside import is_storable, shown
@@ -160,6 +164,28 @@ def firewall(synthetic_dir: Path, data_manifest: Manifest | str | Path | None) -
     manifest = data_manifest if isinstance(data_manifest, Manifest) else read_manifest(data_manifest)
     check_lineage(lineage, refuse_leaks(manifest))
     return "checked"
+
+
+def refuse_copies(images: Iterable[Image.Image], synthetic_dir: Path, manifest: Manifest) -> None:
+    """Refuse a set without a lineage that agrees if it holds a test image, and warn of it if it holds none.
+
+    Args:
+        images: PIL RGB, all of the set.
+
+    Raises:
+        LeakError: how many of them are test images, pixel by pixel.
+    """
+    test = {image.sha256 for image in manifest.of("test")}
+    copies = sum(pixel_sha256(image) in test for image in images)
+    if copies:
+        raise LeakError(
+            f"no test image may be mixed into the training, found {copies} of them in {synthetic_dir}",
+            "name a folder of synthetic images",
+        )
+    warnings.warn(
+        f"{synthetic_dir} has no lineage: none of its images equals a test image, and nothing else is known",
+        stacklevel=2,
+    )
 
 
 def _without_label(roles: tuple[str, ...]) -> bool:

@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import time
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -31,6 +32,7 @@ from finegan_aug.errors import (
     WorldSizeError,
 )
 from finegan_aug.files import JSON, read_json, write_json
+from finegan_aug.output_folder import ensure_free
 from finegan_aug.packaged import LITE1, packaged_sha256
 from finegan_aug.randomness import seed_for
 from finegan_aug.run_folder import ensure_same_config, run_lock, write_status
@@ -148,9 +150,13 @@ def settle(settled: JSON, manifest: Manifest, run_dir: Path, *, overwrite: bool)
         CheckpointError: the folder holds a run with another configuration or other data; nothing was changed.
     """
     path = run_dir / "config.json"
+    if not path.exists() and not overwrite and not (run_dir / "checkpoints").exists():
+        ensure_free(run_dir, ("data.jsonl", "labels.json", "metrics.jsonl", "status.json"), "a training run")
     if path.exists() and not overwrite:
+        before = read_json(path)
+        if not {"config", "data_sha256"} <= before.keys():
+            raise CheckpointError(f"{path} must be that of a training run, found another file", "choose another --out")
         try:
-            before = read_json(path)
             free = FREE_ON_RESUME if before["data_sha256"] else _free_after_import(settled)
             ensure_same_settled(before, settled, free)
         except CheckpointError:
@@ -178,6 +184,7 @@ def set_aside(run_dir: Path) -> None:
     """Moves a run into a hidden folder: checkpoints first, config.json last, so that the move may break off."""
     aside = run_dir / f".overwritten-{time.time_ns()}"
     aside.mkdir()
+    warnings.warn(f"the run that was in {run_dir} lies in its folder {aside.name} now", stacklevel=2)
     for pattern in OF_THE_RUN:
         for found in list(run_dir.glob(pattern)):
             os.rename(found, aside / found.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -18,6 +19,10 @@ from filelock import FileLock, Timeout
 
 from finegan_aug.errors import CheckpointError, DataError, RunLockedError, StorageError
 from finegan_aug.files import JSON, read_json, write_json
+
+# As write_bytes, and saving and pruning a checkpoint, name them.
+_UNFINISHED_FILE = re.compile(r"\..+\.\d+\.tmp", re.DOTALL)
+_UNFINISHED_FOLDER = re.compile(r"\.tmp-\d+-\d+-[0-9a-f]+|\.trash-step-\d+-[0-9a-f]+")
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -50,18 +55,18 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         raise StorageError(f"cannot lock {run_dir}: {reason}", "choose an --out that can be written") from error
     try:
         if note.exists():
-            warnings.warn(f"{run_dir}: process {_holder(note).get('pid', '?')} was killed; going on", stacklevel=3)
+            holder = _holder(note)
+            if "pid" not in holder:
+                raise StorageError(f"{note} must be the note of a run, found another file", "choose another --out")
+            warnings.warn(f"{run_dir}: process {holder['pid']} was killed; going on", stacklevel=3)
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         write_json(note, {"pid": os.getpid(), "host": socket.gethostname(), "started": started})
-        for pattern in (".tmp-*", ".trash-*"):
-            for left in (run_dir / "checkpoints").glob(pattern):
-                shutil.rmtree(left, ignore_errors=True)
-        for left in run_dir.rglob(".*.tmp"):
-            left.unlink(missing_ok=True)
+        _remove_unfinished(run_dir)
         yield
     finally:
         with contextlib.suppress(OSError):  # a disk that nothing can be written to any more; what ends the run says so
-            note.unlink(missing_ok=True)
+            if _holder(note).get("pid") == os.getpid():
+                note.unlink()
         lock.release()
 
 
@@ -88,6 +93,18 @@ def is_held(run_dir: Path) -> bool:
     return False
 
 
+def _remove_unfinished(run_dir: Path) -> None:
+    """Remove what killed processes left half written here: nothing but what bears the names that we give such files."""
+    checkpoints = run_dir / "checkpoints"
+    for left in checkpoints.iterdir() if checkpoints.is_dir() else ():
+        if _UNFINISHED_FOLDER.fullmatch(left.name):
+            shutil.rmtree(left, ignore_errors=True)
+    for left in run_dir.rglob(".*.tmp"):
+        if _UNFINISHED_FILE.fullmatch(left.name) and left.is_file():
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
 def _holder(note: Path) -> JSON:
     try:
         return read_json(note)
@@ -101,7 +118,13 @@ def write_status(run_dir: Path, state: str, exit_code: int | None, seen_images: 
     write_json(run_dir / "status.json", status)
 
 
-def ensure_same_config(old: JSON, new: JSON, free: Collection[str], defaults: JSON | None = None) -> None:
+def ensure_same_config(
+    old: JSON,
+    new: JSON,
+    free: Collection[str],
+    defaults: JSON | None = None,
+    remedy: str = "use --overwrite or another --out",
+) -> None:
     """Refuse to go on with another configuration.
 
     Args:
@@ -109,6 +132,7 @@ def ensure_same_config(old: JSON, new: JSON, free: Collection[str], defaults: JS
         free: keys that may differ; a free key covers everything below it.
         defaults: nested like `old`; what a key stands for that `old` lacks: options of later versions do nothing by
             default.
+        remedy: of the error.
 
     Raises:
         CheckpointError: lists every difference.
@@ -121,10 +145,7 @@ def ensure_same_config(old: JSON, new: JSON, free: Collection[str], defaults: JS
         if (key in before, before.get(key)) != (key in after, after.get(key)) and not _covered(key, free)
     ]
     if difference:
-        raise CheckpointError(
-            f"the run folder belongs to another configuration ({'; '.join(difference)})",
-            "use --overwrite or another --out",
-        )
+        raise CheckpointError(f"the run folder belongs to another configuration ({'; '.join(difference)})", remedy)
 
 
 def _flat(content: JSON, prefix: str = "") -> JSON:

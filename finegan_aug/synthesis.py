@@ -6,12 +6,11 @@ for nor the number of processes changes a byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from finegan_aug.codes import child_to_class
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import read_manifest
 from finegan_aug.errors import ConfigError, DataError
-from finegan_aug.files import read_json, sha256_file, write_bytes, write_json
+from finegan_aug.files import read_json, sha256_file, write_bytes
 from finegan_aug.grids import to_uint8
 from finegan_aug.models.finegan import Generator, Stages
 from finegan_aug.placement import object_places, placement_grid
@@ -30,28 +29,13 @@ from finegan_aug.progress import Progress
 from finegan_aug.provenance import IMPORTED, config_sha256, set_lineage, write_records
 from finegan_aug.randomness import normals, seed_for, uniforms
 from finegan_aug.run_folder import held_together
+from finegan_aug.synthesis_settings import Background, ImageFormat, Placement, SynthesisSettings, check, settle
 from finegan_aug.synthetic import Header, SyntheticRow, encode, file_name
 from finegan_aug.trained import open_run
 
 BLOCK = 32
 WRITERS = 4  # threads: encoding releases the interpreter, and each file waits for the disk
-ImageFormat = Literal["png", "webp", "jpeg"]
-Background = Literal["tied", "random"]
-Placement = Literal["crop", "frame"]
 Pictures = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]  # [..., S, S, 3]
-
-
-@dataclass(frozen=True)
-class SynthesisSettings:
-    """What decides the pixels of a set, and how many images it has. Written to out_dir/synthesis.json."""
-
-    checkpoint_sha256: str
-    per_class: int
-    seed: int
-    image_format: ImageFormat
-    background: Background
-    placement: Placement
-    canvas_px: int
 
 
 def load_generator(run_dir: str | Path) -> Generator:
@@ -95,7 +79,8 @@ def synthesize(
 
     Raises:
         CheckpointError: no good checkpoint.
-        ConfigError: the folder holds a set made with other settings.
+        ConfigError: the folder holds a set made with other settings or a larger one, files of another kind, or lies
+            inside the photographs; or an amount or a side that cannot be.
         DataError: a class has no code.
         RunLockedError: another process writes the set.
     """
@@ -110,9 +95,10 @@ def synthesize(
     background = background or ("random" if config.judges_background else "tied")
     canvas_px = (canvas_px or config.resolution) if placement == "frame" else config.resolution
     settings = SynthesisSettings(run.checkpoint_sha256, per_class, seed, image_format, background, placement, canvas_px)
+    check(settings, out_dir, manifest)
     state = launched()
     with held_together(out_dir, state):
-        _settle(settings, out_dir)
+        written = settle(settings, out_dir)
         classes = manifest.classes if manifest else tuple(read_json(run_dir / "config.json")["classes"])
         codes, code_to_class = _codes_by_class(config, run_dir, seen=manifest is not None)
         places = object_places(manifest, config.boxes) if manifest and placement == "frame" else None
@@ -127,7 +113,7 @@ def synthesize(
             return _draw(generator, latents, places, settings, label, first)
 
         with Progress(len(blocks) * BLOCK / 1000, label="kimg", enabled=state.is_main_process) as progress:
-            for done in _write_blocks(mine, classes, settings, out_dir, draw):
+            for done in _write_blocks(mine, classes, settings, out_dir, draw, written):
                 progress.advance_to(done * BLOCK * state.num_processes / 1000)
         state.wait_for_everyone()
 
@@ -140,8 +126,8 @@ def synthesize(
             header = Header(
                 classes, canvas_px, image_format, {**asdict(settings), "config_sha256": config_sha256(config)}
             )
-            known = None if imported else manifest
-            lineage = set_lineage(run, known, code_to_class, fraction, pair) if known else None
+            seen = None if imported else manifest
+            lineage = set_lineage(run, seen, code_to_class, fraction, pair) if seen else None
             write_records(out_dir, header, rows, lineage)
         state.wait_for_everyone()
     return out_dir
@@ -200,17 +186,26 @@ def _write_blocks(
     settings: SynthesisSettings,
     out_dir: Path,
     draw: Callable[[int, int], Pictures],
+    written: Mapping[str, str | None],
 ) -> Iterator[int]:
-    """Draws and writes what is not there yet and yields how many blocks are done; draws one while writing another."""
+    """Draws and writes what is not there yet, or not as it was `written` (file to SHA-256), and yields how many blocks
+    are done; draws one while writing another.
+    """
+
+    def is_whole(file: str) -> bool:
+        path = out_dir / file
+        return path.is_file() and written.get(file) in (None, sha256_file(path))
+
     with ThreadPoolExecutor(WRITERS) as writers:
         writing: Iterator[None] = iter(())
         for done, (label, first) in enumerate(blocks, start=1):
             numbers = range(first, min(first + BLOCK, settings.per_class))
-            files = [out_dir / file_name(classes[label], label, n, settings.image_format) for n in numbers]
-            if not all(file.exists() for file in files):
+            files = [file_name(classes[label], label, n, settings.image_format) for n in numbers]
+            if not all(map(is_whole, files)):
                 pictures = draw(label, first)
                 list(writing)  # waits for the block before, and raises what went wrong with it
-                writing = writers.map(_write, files, pictures, repeat(settings.image_format))
+                paths = [out_dir / file for file in files]
+                writing = writers.map(_write, paths, pictures, repeat(settings.image_format))
             yield done
         list(writing)
 
@@ -246,20 +241,6 @@ def _rows(
             )
         )
     return found
-
-
-def _settle(settings: SynthesisSettings, out_dir: Path) -> None:
-    """Notes the settings, or compares them with those of the set that is there; only the amount may grow."""
-    path = out_dir / "synthesis.json"
-    asked = asdict(settings)
-    if path.exists():
-        before = read_json(path)
-        differing = sorted(key for key in asked if key != "per_class" and before.get(key) != asked[key])
-        if differing:
-            raise ConfigError(
-                f"{out_dir} holds a set made with another {', '.join(differing)}", "choose another --out or remove it"
-            )
-    write_json(path, asked)
 
 
 def _codes_by_class(config: FineGANConfig, run_dir: Path, *, seen: bool) -> tuple[list[Tensor], tuple[int, ...]]:

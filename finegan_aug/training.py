@@ -28,6 +28,7 @@ from finegan_aug.grids import COLUMNS, save_grid, write_training_grids
 from finegan_aug.identity import ensure_own, identity
 from finegan_aug.leaving import leaving_on_request
 from finegan_aug.metrics_log import MetricsLog
+from finegan_aug.output_folder import ensure_apart
 from finegan_aug.preparation import (
     RunRecord,
     all_or_none,
@@ -81,6 +82,7 @@ def train(
     accelerator = make_accelerator(log_with, run_dir, expect_processes)
     manifest = data if isinstance(data, Manifest) else load_data(data)
     config = config.resolve(len(manifest.classes))
+    ensure_apart(run_dir, manifest)
     check_sizes(config, accelerator.num_processes, len(manifest.of("train")))
     settled = settled_values(config, manifest)
     owned = owned_run(run_dir, accelerator, settled, manifest, overwrite=overwrite)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from finegan_aug.config import Boxes, FineGANConfig, Knowledge
+from finegan_aug.errors import ConfigError
 from finegan_aug.files import read_json
 from finegan_aug.options import Values, build, parse_options
 
@@ -154,6 +155,14 @@ class EvaluateOptions:
     clustering_kimg: float = 3.0  # length of training of each of these networks
     inception_weights: Path | None = None  # weights of torch-fidelity's Inception, for published FID values
     seed: int = 0  # of samples, networks and subsets
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise ConfigError(f"samples must be at least 2, found {self.samples}", "correct --samples")
+        for name in ("judge_kimg", "clustering_kimg"):
+            if getattr(self, name) <= 0:
+                option = name.replace("_", "-")
+                raise ConfigError(f"{name} must be above 0, found {getattr(self, name):g}", f"correct --{option}")
 
 
 def evaluate(argv: Sequence[str]) -> int:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from recipes.sets import Prepare
 
 
+MAX_PAIRS = 1000
+
+
 @dataclass(frozen=True)
 class AblationOptions:
     """What to compare."""
@@ -58,6 +61,8 @@ class AblationOptions:
             if getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}", f"correct --{option}")
+        if self.pairs > MAX_PAIRS:
+            raise ConfigError(f"pairs must be at most {MAX_PAIRS}, found {self.pairs}", "correct --pairs")
         if not self.fractions or not self.models or not self.arms:
             raise ConfigError("fractions, models and arms must not be empty", "leave them out for the defaults")
         if wrong := sorted(set(self.arms) - set(ARMS)):
@@ -138,26 +143,31 @@ def run_ablation(
     """
     from classifier.config import FREE, ClassifierConfig
     from finegan_aug.data.manifest import write_manifest
+    from finegan_aug.output_folder import ensure_apart
     from finegan_aug.run_folder import ensure_same_config, run_lock
     from recipes.arms import run_cells, train_cell
     from recipes.choosing import settle
     from recipes.opening import open_test
-    from recipes.pools import check_masks, with_pools
-    from recipes.sets import check_shared, draw_budgets, prepare_synthetic
+    from recipes.pools import OF_A_GENERATOR, check_masks, with_pools
+    from recipes.sets import check_shared, draw_budgets, prepare_synthetic, read_generator
     from recipes.workers import wait_for_orphans
 
     out = options.out
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
     content: Values = {"options": plain, "classifier": config.to_json(), "data": manifest.sha256}
     grows = [f"options.{name}" for name in ("out", "fractions", "pairs", "arms", "models", "jobs")]
+    ensure_apart(out, manifest)
     with run_lock(out):
         wait_for_orphans(out)
         if (out / "ablation.json").exists():
             free = [*grows, *(f"classifier.{name}" for name in FREE)]
             optional = {f.name: f.default for f in fields(options) if f.default is not MISSING}
             defaults = {"options": optional, "classifier": ClassifierConfig().to_json()}
-            ensure_same_config(read_json(out / "ablation.json"), content, free, defaults)
+            remedy = "give the options of the experiment that is there, or choose another --out"
+            ensure_same_config(read_json(out / "ablation.json"), content, free, defaults, remedy)
         cells = plan(options)
+        if prepare is None and options.sets_from is None and any(cell.arm in OF_A_GENERATOR for cell in cells):
+            read_generator(options.generator).resolve(len(manifest.classes))
         check_masks(options, manifest)
         check_shared(options, cells)
         budgets = draw_budgets(options, manifest, cells, config.seed)

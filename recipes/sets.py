@@ -150,9 +150,17 @@ def prepare_synthetic(
 
 
 def read_generator(name: str) -> FineGANConfig:
-    """Settings of the generator: the `train` section of a configuration file, by path or by name."""
-    run, written = parse_options("finegan-aug train", ["--config", name], TrainOptions, FineGANConfig, section="train")
-    return generator_config(run.get("preset"), written)
+    """Settings of the generator: the `train` section of a configuration file, by path or by name.
+
+    Raises:
+        ConfigError: there is none, or it is wrong.
+    """
+    line = ["--config", name]
+    try:
+        run, written = parse_options("finegan-aug train", line, TrainOptions, FineGANConfig, section="train")
+        return generator_config(run.get("preset"), written)
+    except ConfigError as error:
+        raise ConfigError(error.cause.replace("--config", "--generator"), error.remedy) from error
 
 
 def labelled_only(budget: Manifest) -> Manifest:

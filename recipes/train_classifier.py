@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from finegan_aug.files import JSON, read_json
 from finegan_aug.options import build, parse_options
+from finegan_aug.output_folder import ensure_apart
 from finegan_aug.verbs import DataOptions, load
 from recipes.common import run_recipe
 
@@ -45,23 +47,30 @@ def main(argv: Sequence[str]) -> None:
     from classifier.models import check_model_name
     from classifier.training import train_classifier
     from finegan_aug.data.folder import budget
-    from finegan_aug.files import read_json
+    from finegan_aug.lineage import refuse_copies
     from finegan_aug.mixing import SyntheticMixDataset
 
     check_model_name(config.model)
     manifest = budget(load(data), options.fraction, pair=options.pair, unlabelled="keep", seed=config.seed)
+    ensure_apart(options.out, manifest)
     side_px = config.resolution * 5 // 4
     real = SquareImages(manifest, manifest.of("train", labelled=True), side_px)
     mixed = options.synthetic and SyntheticMixDataset(
         real, options.synthetic, alpha=options.alpha, seed=config.seed, return_source=True, data_manifest=manifest
     )
+    if mixed and mixed.lineage_status != "checked":
+        refuse_copies(map(mixed.synthetic.image, range(len(mixed.synthetic))), mixed.synthetic.root, manifest)
     validation = SquareImages(manifest, manifest.of("val"), side_px)
     train_classifier(config, mixed or real, options.out, classes=manifest.classes, validation=validation)
     scores = read_json(options.out / "result.json")["validation"]
-    print(f"validation accuracy {scores['accuracy']:.3f} of {scores['n']} images; {options.out}")
+    print(f"{_said('validation', scores)}; {options.out}" if scores else f"no validation image; {options.out}")
     if options.test_once:
         scores = evaluate_classifier(options.out, SquareImages(manifest, manifest.of("test"), side_px))
-        print(f"test accuracy {scores['accuracy']:.3f} of {scores['n']} images; {options.out / 'predictions.npz'}")
+        print(f"{_said('test', scores)}; {options.out / 'predictions.npz'}")
+
+
+def _said(split: str, scores: JSON) -> str:
+    return f"{split} accuracy {scores['accuracy']:.3f} of {scores['n']} images"
 
 
 if __name__ == "__main__":

@@ -159,6 +159,26 @@ def test_a_reader_that_has_left_is_no_traceback(line: list[str], code: int, buff
     assert done.stderr.count("\n") == (2 if code == 4 else 0)
 
 
+@pytest.mark.fault("bad input: configurations")
+@pytest.mark.parametrize(
+    ("line", "cause", "option"),
+    [
+        (["evaluate", "run", "--samples", "0"], "samples must be at least 2, found 0", "--samples"),
+        (["evaluate", "run", "--judge-kimg", "-1"], "judge_kimg must be above 0, found -1", "--judge-kimg"),
+        (["doctor", "photos", "--resolution", "0"], "resolution must be at least 1, found 0", "--resolution"),
+        (
+            ["doctor", "photos", "--modes-per-class", "-1"],
+            "modes_per_class must be at least 1, found -1",
+            "--modes-per-class",
+        ),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_before_anything_is_done(
+    line: list[str], cause: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fails(capsys, *line) == (2, [f"error: {cause}", f"fix: correct {option}"])
+
+
 def test_a_warning_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def warn(argv: list[str]) -> int:
         warnings.warn("the set is small", stacklevel=1)

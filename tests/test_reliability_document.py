@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import re
 from pathlib import Path
 
@@ -30,3 +31,24 @@ def test_every_promise_names_a_test() -> None:
 def test_every_command_that_is_named_is_a_target() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert [name for name in re.findall(r"`make (\w+)`", TEXT) if f"\n{name}:" not in makefile] == []
+
+
+def rows_of_tests() -> set[str]:
+    """Every row that a test counts for: the first word of `held` and `survived`, and of the marker `fault`."""
+    found = set()
+    for path in (ROOT / "tests").glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and node.args and path.name != "test_faults.py":
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                if name in ("held", "survived", "fault") and isinstance(node.args[0], ast.Constant | ast.JoinedStr):
+                    found.add(re.sub(r"\{\w+\}", "*", ast.unparse(node.args[0]).removeprefix("f").strip("'\"")))
+    return found
+
+
+def test_the_table_of_the_last_full_run_has_a_row_for_every_promise_that_is_counted() -> None:
+    lines = re.findall(r"^(\S.*?) +held (\d+) of (\d+)$", TEXT, flags=re.MULTILINE)
+    assert len(lines) > 40
+    assert [line for line in lines if line[1] != line[2]] == []
+    rows, patterns = {row for row, _, _ in lines}, rows_of_tests()
+    assert {pattern for pattern in patterns if not fnmatch.filter(rows, pattern)} == set()
+    assert {row for row in rows if not any(fnmatch.fnmatchcase(row, pattern) for pattern in patterns)} == set()
