@@ -9,10 +9,13 @@ import torch
 
 from finegan_aug.checkpoint import best_checkpoint, load_checkpoint
 from finegan_aug.config import FineGANConfig
-from finegan_aug.errors import CheckpointError
+from finegan_aug.errors import CheckpointError, ConfigError
 from finegan_aug.files import read_json, sha256_file
 from finegan_aug.models.finegan import Generator
 from finegan_aug.restoring import load_into
+from finegan_aug.typed import read_field
+
+_REMEDY = "restore the file, or train again with another --out"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +29,34 @@ class TrainedRun:
     seen_images: int
 
 
+def read_run_config(run_dir: Path) -> FineGANConfig:
+    """The configuration of a run, as training settled it.
+
+    Raises:
+        DataError: there is no config.json, or no configuration in it.
+        CheckpointError: it is none of this program.
+    """
+    path = run_dir / "config.json"
+    content = read_field(read_json(path), path, "config", dict)
+    try:
+        config = FineGANConfig.from_json(content)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error.cause}", _REMEDY) from error
+    for name in ("num_children", "num_parents", "child_to_parent"):
+        if getattr(config, name) is None:
+            raise CheckpointError(f"{path}: {name} must be settled by a training, found null", _REMEDY)
+    return config
+
+
 def open_run(run_dir: str | Path) -> TrainedRun:
     """Reads the configuration and the checkpoint with the lowest kernel distance; without such, the last good one.
 
     Raises:
-        CheckpointError: the run has no checkpoint yet, or none that verifies.
+        DataError: config.json cannot be read.
+        CheckpointError: it is damaged, or the run has no checkpoint yet, or none that verifies.
     """
     folder = Path(run_dir)
-    config = FineGANConfig.from_json(read_json(folder / "config.json")["config"])
+    config = read_run_config(folder)
     checkpoint = best_checkpoint(folder)
     if checkpoint is None:
         raise CheckpointError(

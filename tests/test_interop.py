@@ -213,6 +213,6 @@ def test_a_file_that_would_run_code_runs_none(tmp_path: Path) -> None:
 
 
 def test_only_classic_has_official_names(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"config": {"network": "slim-32", "resolution": 32}}))
+    (tmp_path / "config.json").write_text(json.dumps({"config": tiny_config().resolve(4).to_json()}))
     with pytest.raises(CheckpointError, match="only preset classic has official names, found slim-32"):
         export_official(tmp_path, tmp_path / "out")
