@@ -31,7 +31,7 @@ from finegan_aug.provenance import IMPORTED, config_sha256, set_lineage, write_r
 from finegan_aug.randomness import normals, seed_for, uniforms
 from finegan_aug.run_folder import held_together
 from finegan_aug.synthetic import Header, SyntheticRow, encode, file_name
-from finegan_aug.trained import open_run
+from finegan_aug.trained import check_classes, open_run
 from finegan_aug.typed import read_field
 
 BLOCK = 32
@@ -105,6 +105,7 @@ def synthesize(
     config = run.config
     imported = (run_dir / IMPORTED).exists()
     manifest = read_manifest(run_dir / "data.jsonl") if not imported or (run_dir / "data.jsonl").exists() else None
+    check_classes(run, manifest)
     if placement == "frame" and manifest is None:
         raise ConfigError(f"{run_dir} was imported and holds no photographs with objects", "use --placement crop")
     placement = placement or ("crop" if config.boxes == "none" or manifest is None else "frame")

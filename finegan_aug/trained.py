@@ -9,6 +9,7 @@ import torch
 
 from finegan_aug.checkpoint import best_checkpoint, load_checkpoint
 from finegan_aug.config import FineGANConfig
+from finegan_aug.data.manifest import Manifest
 from finegan_aug.errors import CheckpointError, ConfigError
 from finegan_aug.files import read_json, sha256_file
 from finegan_aug.models.finegan import Generator
@@ -48,6 +49,17 @@ def read_run_config(run_dir: Path) -> FineGANConfig:
     return config
 
 
+def check_classes(run: TrainedRun, manifest: Manifest | None) -> None:
+    """Refuse a run whose configuration counts other classes than its photographs have, where these are known.
+
+    Raises:
+        CheckpointError: config.json and data.jsonl do not belong together.
+    """
+    if manifest is not None and run.config.num_classes != len(manifest.classes):
+        cause = f"num_classes must be {len(manifest.classes)} as in data.jsonl, found {run.config.num_classes}"
+        raise CheckpointError(f"{run.folder / 'config.json'}: {cause}".replace("None", "null"), _REMEDY)
+
+
 def open_run(run_dir: str | Path) -> TrainedRun:
     """Reads the configuration and the checkpoint with the lowest kernel distance; without such, the last good one.
 
@@ -63,7 +75,11 @@ def open_run(run_dir: str | Path) -> TrainedRun:
             f"{folder} must hold a checkpoint, found none", "train it first: run the train command to the end"
         )
     tensors, state = load_checkpoint(checkpoint)
-    generator = Generator(config)
+    try:
+        generator = Generator(config)
+    except (RuntimeError, MemoryError) as error:  # torch's answer to sizes that no memory holds
+        cause = f"{folder / 'config.json'}: the networks must fit into memory, they do not"
+        raise CheckpointError(cause, _REMEDY) from error
     load_into(generator, {name.removeprefix("generator."): t for name, t in tensors["ema"].items()})
     generator = generator.to(memory_format=torch.channels_last).eval().requires_grad_(False)
     sha256 = sha256_file(checkpoint / "ema.safetensors")
