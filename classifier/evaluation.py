@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from finegan_aug.data.wrapped import MapDataset
-from finegan_aug.errors import DataError
+from finegan_aug.errors import CheckpointError, ConfigError, DataError
 from finegan_aug.files import read_json, write_bytes
+from finegan_aug.typed import check_fields, read_field
 
 from .config import ClassifierConfig
 from .models import build_model, input_statistics, read_tensors
@@ -81,15 +83,25 @@ def load_classifier(run_dir: str | Path) -> tuple[ClassifierConfig, nn.Module, t
     """Config, network in evaluation mode on the CPU, and class names of a finished run.
 
     Raises:
-        CheckpointError: its weights cannot be read.
+        CheckpointError: config.json is none of this program, or the weights cannot be read or do not fit it.
+        DataError: config.json cannot be read.
     """
     run_dir = Path(run_dir)
-    content = read_json(run_dir / "config.json")
-    config = ClassifierConfig(**content["classifier"])
-    bare = ClassifierConfig(**{**config.to_json(), "checkpoint": None, "pretrained": False})
-    model = build_model(bare, len(content["classes"]))
-    model.load_state_dict(read_tensors(run_dir / "model.safetensors"))
-    return config, model.eval(), tuple(content["classes"])
+    path, remedy = run_dir / "config.json", f"remove {run_dir} and train it again"
+    content = read_json(path)
+    settings, classes = (read_field(content, path, *what) for what in (("classifier", dict), ("classes", list[str])))
+    try:
+        check_fields(ClassifierConfig, settings)
+        config = ClassifierConfig(**settings)
+        model = build_model(replace(config, checkpoint=None, pretrained=False), len(classes))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error.cause}", remedy) from error
+    tensors = read_tensors(run_dir / "model.safetensors")
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:  # its message has a line for each tensor
+        raise CheckpointError(f"the weights in {run_dir} must fit its config.json, they do not", remedy) from error
+    return config, model.eval(), tuple(classes)
 
 
 @torch.no_grad()

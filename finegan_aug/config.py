@@ -5,11 +5,12 @@ No torch here: the command line reads this file to print its help.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from finegan_aug.errors import ConfigError
 from finegan_aug.presets import PRESETS, WIDTHS
+from finegan_aug.typed import check_fields
 
 Labels = Literal["tied", "discovered"]
 Boxes = Literal["given", "from_masks", "none"]
@@ -199,6 +200,15 @@ class FineGANConfig:
                 f"num_parents must be smaller than num_children, got {self.num_parents} and {self.num_children}",
                 "lower --num_parents",
             )
+        if self.num_children is None or self.num_parents is None or self.child_to_parent is None:
+            return  # `resolve` fills them
+        children, parents, mapping = self.num_children, self.num_parents, self.child_to_parent
+        if len(mapping) != children or set(mapping) != set(range(parents)):
+            raise ConfigError(
+                f"child_to_parent must hold {children} parents and use each of 0 to {parents - 1}, "
+                f"got {len(mapping)} values with {len(set(mapping))} parents",
+                "correct or drop --child_to_parent",
+            )
 
     @classmethod
     def preset(cls, name: str, **values: Any) -> FineGANConfig:
@@ -235,12 +245,6 @@ class FineGANConfig:
             inferred = max(1, min(max(2, -(-children // 10)), children - 1))
         parents = self.num_parents or inferred
         mapping = self.child_to_parent or tuple(c * parents // children for c in range(children))
-        if len(mapping) != children or set(mapping) != set(range(parents)):
-            raise ConfigError(
-                f"child_to_parent must hold {children} parents and use each of 0 to {parents - 1}, "
-                f"got {len(mapping)} values with {len(set(mapping))} parents",
-                "correct or drop --child_to_parent",
-            )
         return replace(
             self, num_classes=num_classes, num_children=children, num_parents=parents, child_to_parent=mapping
         )
@@ -274,9 +278,11 @@ class FineGANConfig:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> FineGANConfig:
-        """Reads what `to_json` gave; an unknown key is a ConfigError."""
-        unknown = set(content) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ConfigError(f"configuration holds unknown keys {', '.join(sorted(unknown))}", "remove them")
+        """Reads what `to_json` gave.
+
+        Raises:
+            ConfigError: an unknown key, a value of another type or out of range, or codes that do not fit each other.
+        """
+        check_fields(cls, content)
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         return cls(**values)

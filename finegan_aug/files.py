@@ -18,8 +18,10 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically, creating parent folders.
 
     Raises:
-        StorageError: the disk is full or the folder cannot be written.
+        StorageError: the disk is full, the folder cannot be written, or the path holds NUL.
     """
+    if "\0" in str(path):
+        raise StorageError(f"cannot write {str(path)!r}: a path must not hold NUL", "choose another --out")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +50,7 @@ def read_json(path: Path) -> JSON:
     Raises:
         DataError: the file is missing, unreadable or not a JSON object.
     """
+    refuse_pipe(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -55,6 +58,16 @@ def read_json(path: Path) -> JSON:
     if not isinstance(content, dict):
         raise DataError(f"{path} must hold a JSON object, found {type(content).__name__}", "make the file anew")
     return content
+
+
+def refuse_pipe(path: Path) -> None:
+    """Refuse what is neither a file nor a folder: opening a named pipe waits without end for someone to write to it.
+
+    Raises:
+        DataError: it is such a thing.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path} must be a file, found a pipe, socket or device", "restore the file or make it anew")
 
 
 def sha256_file(path: Path) -> str:

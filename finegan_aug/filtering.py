@@ -88,7 +88,7 @@ def filter_synthetic(
     top_k = max(1, min(10, len(header.classes) // 4)) if top_k is None else top_k
     options = _Options(top_k, drop_lowest_confidence, max_confidence, features_fn, train_features, train_dhashes)
     index = open_index(root)
-    size_px = resolution_px or header.resolution or index.image(0).width
+    size_px = resolution_px or index.side_px()
     read, chain = _Reader(index, size_px, batch_size), _Chain(rows)
     if teacher is not None:
         _filter_by_teacher(teacher, read, chain, len(header.classes), options)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finegan_aug.errors import CheckpointError, ConfigError
+from finegan_aug.data.outside import printable
+from finegan_aug.errors import CheckpointError, ConfigError, DataError
 from finegan_aug.files import read_json
 from finegan_aug.options import build, parse_options
 from finegan_aug.run_folder import is_held
+from finegan_aug.typed import read_field
 from finegan_aug.verbs import PhotoOptions
 
 EXIT_KILLED = 137  # as of a process that got SIGKILL
@@ -84,11 +86,7 @@ def verify(argv: Sequence[str]) -> int:
     (values,) = parse_options("finegan-aug verify", argv, VerifyOptions, positional=("run",))
     options = build(VerifyOptions, values)
     if options.status:
-        status = read_json(options.run / "status.json")
-        if status["state"] == "running" and not is_held(options.run):
-            status |= {"state": "killed", "exit_code": EXIT_KILLED, "message": "run the same command to go on"}
-        print(f"{status['state']} after {status['seen_images']} images {status['message']}".rstrip())
-        return int(status["exit_code"] or 0)
+        return _print_status(options.run)
     from finegan_aug.checkpoint import verify_run
 
     lines = verify_run(options.run)
@@ -100,6 +98,20 @@ def verify(argv: Sequence[str]) -> int:
             "delete the damaged checkpoint; training resumes from the one before",
         )
     return 0
+
+
+def _print_status(run_dir: Path) -> int:
+    """Say how the run ended, or goes on; the exit code of that."""
+    path = run_dir / "status.json"
+    content = read_json(path)
+    kinds = {"state": str, "seen_images": int, "message": str, "exit_code": int | None}
+    state, seen, message, code = (read_field(content, path, name, kind) for name, kind in kinds.items())
+    if code is not None and not 0 <= code <= 255:
+        raise DataError(f"{path}: exit_code must lie from 0 to 255, found {code}", "run the same command to go on")
+    if state == "running" and not is_held(run_dir):
+        state, code, message = "killed", EXIT_KILLED, "run the same command to go on"
+    print(printable(f"{state} after {seen} images {message}".rstrip()))
+    return code or 0
 
 
 @dataclass(frozen=True)

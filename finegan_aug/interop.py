@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from finegan_aug.checkpoint import Tensors, best_checkpoint, load_checkpoint, save_checkpoint
 from finegan_aug.config import FineGANConfig
 from finegan_aug.errors import CheckpointError
-from finegan_aug.files import read_json, sha256_file, write_bytes, write_json
+from finegan_aug.files import sha256_file, write_bytes, write_json
 from finegan_aug.models.game import FineGAN
 from finegan_aug.provenance import IMPORTED
 from finegan_aug.restoring import load_into, named_tensors
 from finegan_aug.run_folder import run_lock
+from finegan_aug.trained import read_run_config
 
 _COUNTER = "num_batches_tracked"
 _REMEDY = "name files that training of kkanshul/finegan wrote"
@@ -84,7 +85,7 @@ def export_official(run_dir: str | Path, out_dir: str | Path) -> list[Path]:
         CheckpointError: no good checkpoint, or another preset, whose layers the official code lacks.
     """
     run_dir = Path(run_dir)
-    config = FineGANConfig.from_json(read_json(run_dir / "config.json")["config"])
+    config = read_run_config(run_dir)
     if config.network != "classic":
         raise CheckpointError(
             f"only preset classic has official names, found {config.network} in {run_dir}", "train preset classic"

@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser
 
 from finegan_aug.config_files import find_config, read_config
 from finegan_aug.data.outside import shown
 from finegan_aug.errors import ConfigError
+from finegan_aug.typed import in_words
 
 Values = dict[str, Any]
 Shape = TypeVar("Shape")
@@ -217,22 +218,11 @@ def _is_text(value: object) -> bool:
 
 def _wrong_type(what: str, kind: Any, value: object, remedy: str) -> ConfigError:
     found = shown(value)[1:-1] if isinstance(value, str) else shown(value)
-    return ConfigError(f"{what} must be {_kind(kind)}, got {found}", remedy)
-
-
-def _kind(kind: Any) -> str:
-    """A type in words: `int`, `float or null`, `tied|discovered`, `list of int`."""
-    if get_origin(kind) is Literal:
-        return "|".join(map(str, get_args(kind)))
-    if NoneType in get_args(kind):
-        return " or ".join(_kind(k) for k in get_args(kind) if k is not NoneType) + " or null"
-    if get_origin(kind) is tuple:
-        return f"list of {_kind(get_args(kind)[0])}"
-    return str(getattr(kind, "__name__", kind)).lower()
+    return ConfigError(f"{what} must be {in_words(kind)}, got {found}", remedy)
 
 
 def _metavar(kind: Any) -> str:
-    words = _kind(kind).removesuffix(" or null")
+    words = in_words(kind).removesuffix(" or null")
     return words.split()[0].upper() if "|" not in words else words
 
 

@@ -15,6 +15,7 @@ from finegan_aug.packaged import LITE0, LITE1, PackagedModel
 from finegan_aug.pseudo_labels import asks_teacher
 from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, read_rows, write_manifest
 from finegan_aug.trained import TrainedRun
+from finegan_aug.typed import read_field
 
 IMPORTED = "imported.json"  # in a run folder: files by which others began it, on photographs that are not known here
 
@@ -84,8 +85,13 @@ def _imported_features(run_dir: Path, config: FineGANConfig, manifest: Manifest)
         "teacher": (LITE0, config.teacher == "packaged" and asks_teacher(config, manifest)),
         "choice": (LITE1, config.choose_checkpoint == "kid"),
     }
-    noted = read_json(run_dir / "config.json")
-    return tuple(imagenet_parent(role, model, noted[f"{role}_sha256"]) for role, (model, used) in roles.items() if used)
+    path = run_dir / "config.json"
+    noted = read_json(path)
+    return tuple(
+        imagenet_parent(role, model, read_field(noted, path, f"{role}_sha256", str))
+        for role, (model, used) in roles.items()
+        if used
+    )
 
 
 def config_sha256(config: FineGANConfig) -> str:

@@ -13,6 +13,7 @@ from finegan_aug.data.views import Crops
 from finegan_aug.files import read_json, write_json
 from finegan_aug.fitting import sure_answers
 from finegan_aug.teaching import fit_teacher
+from finegan_aug.typed import read_field
 
 TEACHER_KIMG = 16.0
 
@@ -34,7 +35,7 @@ def training_labels(config: FineGANConfig, crops: Crops, run_dir: Path) -> Tenso
     path = run_dir / "labels.json"
     if not path.exists():
         write_json(path, _named_by_teacher(config, crops, own, run_dir))
-    return torch.tensor(read_json(path)["labels"], dtype=torch.int64)
+    return torch.tensor(read_field(read_json(path), path, "labels", list[int]), dtype=torch.int64)
 
 
 def asks_teacher(config: FineGANConfig, manifest: Manifest) -> bool:

@@ -38,6 +38,8 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         RunLockedError: another process holds it; at once, naming its pid.
         StorageError: the folder cannot be written.
     """
+    if "\0" in str(run_dir):
+        raise StorageError(f"cannot lock {str(run_dir)!r}: a path must not hold NUL", "choose another --out")
     note = run_dir / "LOCK"
     lock = FileLock(run_dir / ".lock", timeout=0)
     try:

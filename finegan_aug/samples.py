@@ -9,6 +9,8 @@ from torch import Tensor
 
 from finegan_aug.codes import deal_codes
 from finegan_aug.config import FineGANConfig
+from finegan_aug.data.outside import shown
+from finegan_aug.errors import DataError
 from finegan_aug.figures import BLOCK, draw
 from finegan_aug.grids import to_uint8
 from finegan_aug.models.finegan import Generator
@@ -34,8 +36,21 @@ def redraw(generator: Generator, config: FineGANConfig, rows: Sequence[Synthetic
     """The images of a set in the crop view, uint8 [N, 3, S, S], from the noise and codes that its rows name.
 
     A set may show objects as they lie in photographs; a judge of crops needs them as they were drawn.
+
+    Raises:
+        DataError: a row names no code, or one that the generator does not have.
     """
     noise = [normals(seed_for(row.seed or 0, "sample", row.label), [row.image], config.z_dim) for row in rows]
     z = torch.cat([torch.from_numpy(n) for n in noise]).float()
-    codes = (torch.tensor([getattr(row, name) for row in rows]) for name in ("child", "parent", "background"))
+    children, parents = generator.child.joint.num_codes, generator.parent.joint.num_codes
+    kinds = {"child": children, "parent": parents, "background": children}
+    codes = (torch.tensor([_code(row, name, count) for row in rows]) for name, count in kinds.items())
     return to_uint8(draw(generator, z, *codes).child)
+
+
+def _code(row: SyntheticRow, name: str, count: int) -> int:
+    code: int | None = getattr(row, name)
+    if code is None or not 0 <= code < count:
+        cause = f"{name} of {shown(row.file)} in the set's manifest must be a code from 0 to {count - 1}, found {code}"
+        raise DataError(cause.replace("None", "null"), "synthesize the set anew")
+    return code

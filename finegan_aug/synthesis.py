@@ -31,7 +31,8 @@ from finegan_aug.randomness import normals, seed_for, uniforms
 from finegan_aug.run_folder import held_together
 from finegan_aug.synthesis_settings import Background, ImageFormat, Placement, SynthesisSettings, check, settle
 from finegan_aug.synthetic import Header, SyntheticRow, encode, file_name
-from finegan_aug.trained import open_run
+from finegan_aug.trained import check_classes, open_run
+from finegan_aug.typed import read_field
 
 BLOCK = 32
 WRITERS = 4  # threads: encoding releases the interpreter, and each file waits for the disk
@@ -79,8 +80,7 @@ def synthesize(
 
     Raises:
         CheckpointError: no good checkpoint.
-        ConfigError: the folder holds a set made with other settings or a larger one, files of another kind, or lies
-            inside the photographs; or an amount or a side that cannot be.
+        ConfigError: the folder holds another or a larger set, other files or photographs; an amount or side that cannot be.
         DataError: a class has no code.
         RunLockedError: another process writes the set.
     """
@@ -89,6 +89,7 @@ def synthesize(
     config = run.config
     imported = (run_dir / IMPORTED).exists()
     manifest = read_manifest(run_dir / "data.jsonl") if not imported or (run_dir / "data.jsonl").exists() else None
+    check_classes(run, manifest)
     if placement == "frame" and manifest is None:
         raise ConfigError(f"{run_dir} was imported and holds no photographs with objects", "use --placement crop")
     placement = placement or ("crop" if config.boxes == "none" or manifest is None else "frame")
@@ -99,7 +100,7 @@ def synthesize(
     state = launched()
     with held_together(out_dir, state):
         written = settle(settings, out_dir)
-        classes = manifest.classes if manifest else tuple(read_json(run_dir / "config.json")["classes"])
+        classes = manifest.classes if manifest else _imported_classes(run_dir / "config.json")
         codes, code_to_class = _codes_by_class(config, run_dir, seen=manifest is not None)
         places = object_places(manifest, config.boxes) if manifest and placement == "frame" else None
         generator = run.generator.to(state.device)
@@ -243,6 +244,10 @@ def _rows(
     return found
 
 
+def _imported_classes(path: Path) -> tuple[str, ...]:
+    return tuple(read_field(read_json(path), path, "classes", list[str]))
+
+
 def _codes_by_class(config: FineGANConfig, run_dir: Path, *, seen: bool) -> tuple[list[Tensor], tuple[int, ...]]:
     """Child codes of each class, and the class of each code (-1: none); without photographs each code is a class."""
     classes = (config.num_classes if seen else config.num_children) or 0
@@ -256,7 +261,14 @@ def _codes_by_class(config: FineGANConfig, run_dir: Path, *, seen: bool) -> tupl
             raise DataError(
                 f"discovered codes need an audit, found no {path.name} in {run_dir}", "run finegan-aug evaluate first"
             )
-        mapping = torch.tensor(read_json(path)["code_to_class"], dtype=torch.int64)
+        listed = read_field(read_json(path), path, "code_to_class", list[int])
+        if len(listed) != config.num_children or not all(-1 <= label < classes for label in listed):
+            raise DataError(
+                f"{path}: code_to_class must hold a class from -1 to {classes - 1} for each of {config.num_children} "
+                f"codes, found {len(listed)} from {min(listed, default=0)} to {max(listed, default=0)}",
+                "run finegan-aug evaluate again",
+            )
+        mapping = torch.tensor(listed, dtype=torch.int64)
     codes = [torch.nonzero(mapping == label).flatten() for label in range(classes)]
     empty = [label for label, found in enumerate(codes) if len(found) == 0]
     if empty:

@@ -67,6 +67,21 @@ class SyntheticIndex:
         """File of the image."""
         return self.root / self._file(entry)[0]
 
+    def side_px(self) -> int:
+        """Side of the images, as the header has it; where sizes differ, the width of the first.
+
+        Raises:
+            DataError: the first image has another size than the header says, so that others would be enlarged to it.
+        """
+        size, said = self.image(0).size, self.header.resolution
+        if said is not None and size != (said, said):
+            found = f"{size[0]} x {size[1]}"
+            raise DataError(
+                f"{self.root}: images must have the {said} x {said} pixels of the header, the first has {found}",
+                "correct resolution in manifest.jsonl, or make the set anew",
+            )
+        return size[0]
+
     def image(self, entry: int, *, verify: bool = False) -> Image.Image:
         """The image as PIL RGB; `verify` also compares the file's SHA-256 with the manifest.
 

@@ -64,7 +64,7 @@ def filter_with_teacher(
             f"the synthetic set must have the classes {list(manifest.classes)}, found {list(header.classes)}",
             "name the photographs its generator was trained on",
         )
-    resolution = header.resolution or open_index(out_dir).image(0).width
+    resolution = open_index(out_dir).side_px()
     lineage = read_lineage(out_dir)
     # a generator that saw the labelled budget alone keeps its claim only if its filter sees no more
     labelled = None if lineage is None or lineage.gan_data == "u" else True

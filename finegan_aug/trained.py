@@ -9,10 +9,14 @@ import torch
 
 from finegan_aug.checkpoint import best_checkpoint, load_checkpoint
 from finegan_aug.config import FineGANConfig
-from finegan_aug.errors import CheckpointError
+from finegan_aug.data.manifest import Manifest
+from finegan_aug.errors import CheckpointError, ConfigError
 from finegan_aug.files import read_json, sha256_file
 from finegan_aug.models.finegan import Generator
 from finegan_aug.restoring import load_into
+from finegan_aug.typed import read_field
+
+_REMEDY = "restore the file, or train again with another --out"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,21 +30,56 @@ class TrainedRun:
     seen_images: int
 
 
+def read_run_config(run_dir: Path) -> FineGANConfig:
+    """The configuration of a run, as training settled it.
+
+    Raises:
+        DataError: there is no config.json, or no configuration in it.
+        CheckpointError: it is none of this program.
+    """
+    path = run_dir / "config.json"
+    content = read_field(read_json(path), path, "config", dict)
+    try:
+        config = FineGANConfig.from_json(content)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error.cause}", _REMEDY) from error
+    for name in ("num_children", "num_parents", "child_to_parent"):
+        if getattr(config, name) is None:
+            raise CheckpointError(f"{path}: {name} must be settled by a training, found null", _REMEDY)
+    return config
+
+
+def check_classes(run: TrainedRun, manifest: Manifest | None) -> None:
+    """Refuse a run whose configuration counts other classes than its photographs have, where these are known.
+
+    Raises:
+        CheckpointError: config.json and data.jsonl do not belong together.
+    """
+    if manifest is not None and run.config.num_classes != len(manifest.classes):
+        cause = f"num_classes must be {len(manifest.classes)} as in data.jsonl, found {run.config.num_classes}"
+        raise CheckpointError(f"{run.folder / 'config.json'}: {cause}".replace("None", "null"), _REMEDY)
+
+
 def open_run(run_dir: str | Path) -> TrainedRun:
     """Reads the configuration and the checkpoint with the lowest kernel distance; without such, the last good one.
 
     Raises:
-        CheckpointError: the run has no checkpoint yet, or none that verifies.
+        DataError: config.json cannot be read.
+        CheckpointError: it is damaged, or the run has no checkpoint yet, or none that verifies.
     """
     folder = Path(run_dir)
-    config = FineGANConfig.from_json(read_json(folder / "config.json")["config"])
+    config = read_run_config(folder)
     checkpoint = best_checkpoint(folder)
     if checkpoint is None:
         raise CheckpointError(
             f"{folder} must hold a checkpoint, found none", "train it first: run the train command to the end"
         )
     tensors, state = load_checkpoint(checkpoint)
-    generator = Generator(config)
+    try:
+        generator = Generator(config)
+    except (RuntimeError, MemoryError) as error:  # torch's answer to sizes that no memory holds
+        cause = f"{folder / 'config.json'}: the networks must fit into memory, they do not"
+        raise CheckpointError(cause, _REMEDY) from error
     load_into(generator, {name.removeprefix("generator."): t for name, t in tensors["ema"].items()})
     generator = generator.to(memory_format=torch.channels_last).eval().requires_grad_(False)
     sha256 = sha256_file(checkpoint / "ema.safetensors")

@@ -32,6 +32,7 @@ from finegan_aug.lineage import LINEAGE
 from finegan_aug.mixing import SyntheticMixDataset
 from finegan_aug.randomness import seed_for
 from finegan_aug.synthetic_index import KEPT, open_index
+from finegan_aug.typed import read_field
 from recipes.workers import each
 
 ARMS = ("R1", "R2", "R5", "S1", "S3", "S4", "C0", "N0", "P0")
@@ -87,7 +88,7 @@ def train_cell(out: Path, cell: Cell, config: ClassifierConfig) -> Path:
     """
     run_dir = out / "cells" / cell.name
     if (run_dir / "result.json").exists():
-        before = read_json(run_dir / "arm.json")["alpha"]
+        before = read_field(read_json(run_dir / "arm.json"), run_dir / "arm.json", "alpha", float)
         if before != cell.alpha:
             raise CheckpointError(
                 f"{run_dir} must have been trained with alpha {cell.alpha:g}, found {before:g}", "use another --out"
@@ -174,5 +175,10 @@ def square_px(resolution: int) -> int:
 
 
 def validation_accuracy(run_dir: Path) -> float:
-    """Accuracy on the validation images at the end of a run."""
-    return float(read_json(run_dir / "result.json")["validation"]["accuracy"])
+    """Accuracy on the validation images at the end of a run.
+
+    Raises:
+        DataError: result.json is damaged.
+    """
+    path = run_dir / "result.json"
+    return float(read_field(read_json(path), path, "validation.accuracy", float))

@@ -12,9 +12,11 @@ from classifier.config import ClassifierConfig
 from classifier.data import SquareImages
 from classifier.evaluation import evaluate_classifier
 from finegan_aug.data.manifest import Manifest, read_manifest
+from finegan_aug.errors import CheckpointError
 from finegan_aug.files import JSON, read_json, sha256_file, write_bytes, write_json
 from finegan_aug.lineage import LINEAGE, read_lineage
 from finegan_aug.report.words import knows_imagenet
+from finegan_aug.typed import read_field
 from recipes.arms import SYNTHETIC, Cell, square_px
 from recipes.choosing import chooses_control, primary
 from recipes.sets import filter_rows
@@ -23,16 +25,23 @@ if TYPE_CHECKING:
     from recipes.ablation import AblationOptions
 
 SPLIT_FOLDERS = ("train", "training", "images")
-SCORES = ("accuracy", "top5", "macro_f1", "ece", "worst_class_accuracy", "per_class_accuracy")
+SCORES = {
+    **dict.fromkeys(("accuracy", "top5", "macro_f1", "ece", "worst_class_accuracy"), float),
+    "per_class_accuracy": list[float | None],
+}
 
 
 def open_test(options: AblationOptions, config: ClassifierConfig, manifest: Manifest, cells: Sequence[Cell]) -> Path:
     """Write frozen.json, evaluate all cells in one pass, count the opening, write rows.json and experiment.json.
 
     An interrupted opening goes on as the same one. Other weights or more cells make a new opening, which is counted.
+
+    Raises:
+        CheckpointError: a cell has lost its weights, or they do not fit its config.json.
+        DataError: another file of a cell, or opening.json, is damaged.
     """
     out = options.out
-    weights = {cell.name: sha256_file(out / "cells" / cell.name / "model.safetensors") for cell in cells}
+    weights = {cell.name: _weights_sha256(out / "cells" / cell.name) for cell in cells}
     frozen = {"weights": weights, "data": manifest.sha256, "primary": primary(options)}
     digest = hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()
     write_json(out / "frozen.json", {**frozen, "sha256": digest})
@@ -55,6 +64,16 @@ def open_test(options: AblationOptions, config: ClassifierConfig, manifest: Mani
     return out / "rows.json"
 
 
+def _weights_sha256(folder: Path) -> str:
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} must hold the trained weights, found no {path.name}",
+            "remove that folder; the same command trains it again",
+        )
+    return sha256_file(path)
+
+
 def _keep_lineage(out: Path, cell: Cell, sha256: str) -> None:
     """Copy the lineage a cell was trained with into the experiment, where the report checks it: sets may lie elsewhere,
     and stay behind when the experiment is published."""
@@ -74,7 +93,7 @@ def write_facts(path: Path, facts: JSON) -> None:
 
 def count_opening(record: Path, digest: str) -> int:
     """Number of openings so far, this one included; the same frozen weights again are the same opening."""
-    openings: list[str] = read_json(record)["openings"] if record.exists() else []
+    openings: list[str] = read_field(read_json(record), record, "openings", list[str]) if record.exists() else []
     if openings[-1:] != [digest]:
         openings = [*openings, digest]
         write_json(record, {"openings": openings, "count": len(openings)})
@@ -82,22 +101,25 @@ def count_opening(record: Path, digest: str) -> int:
 
 
 def _row(options: AblationOptions, cell: Cell, folder: Path, scores: JSON) -> JSON:
-    arm, result = read_json(folder / "arm.json"), read_json(folder / "result.json")
-    warnings = []
+    path, kinds = folder / "arm.json", {"pool": int, "real_images": int, "lineage": str | None}
+    content = read_json(path)
+    arm = {name: read_field(content, path, name, kind) for name, kind in kinds.items()}
+    result, test = folder / "result.json", folder / "test.json"
+    warnings: list[str] = []
     if cell.alpha == 0 and cell.arm in SYNTHETIC:
         warnings.append("alpha 0: no synthetic image was mixed in")
     if cell.arm == "R5" and not arm["pool"]:
         warnings.append("the generator's teacher named no image outside the budget: R5 is R2")
     filtered = options.sets / "synthetic" / cell.budget / "filter.json"
     if cell.alpha and cell.arm in ("S3", "C0") and filtered.exists():
-        warnings += read_json(filtered)["warnings"]
+        warnings += read_field(read_json(filtered), filtered, "warnings", list[str])
     return {
         "fraction": cell.fraction,
         "arm": cell.arm,
         "model": cell.model,
         "pair": cell.pair,
         "draw": cell.draw,
-        "steps": result["steps"],
+        "steps": read_field(read_json(result), result, "steps", int),
         "alpha": cell.alpha,
         "pool": arm["pool"],
         "real_images": arm["real_images"],
@@ -106,7 +128,7 @@ def _row(options: AblationOptions, cell: Cell, folder: Path, scores: JSON) -> JS
         "model_sha256": scores["model_sha256"],
         "predictions": f"cells/{cell.name}/predictions.npz",
         "warnings": warnings,
-        **{name: scores[name] for name in SCORES},
+        **{name: read_field(scores, test, name, kind) for name, kind in SCORES.items()},
     }
 
 
@@ -135,7 +157,8 @@ def _notes(options: AblationOptions, config: ClassifierConfig) -> list[str]:
     if chooses_control(options):
         notes.append("The control, R1 or R2, is the better one on the validation images of pair 0.")
     if options.sets_from is not None:
-        side_px = read_json(options.sets_from / "ablation.json")["classifier"]["resolution"]
+        path = options.sets_from / "ablation.json"
+        side_px = read_field(read_json(path), path, "classifier.resolution", int)
         made = "" if side_px == config.resolution else f", made for classifiers at {side_px} px"
         notes.append(f"Generators and synthetic images are those of {options.sets_from.absolute().name}{made}.")
     return notes

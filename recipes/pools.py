@@ -31,6 +31,8 @@ from finegan_aug.randomness import normals, permutation, seed_for, uniforms
 from finegan_aug.synthesis import load_generator
 from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, encode, file_name, read_rows, write_manifest
 from finegan_aug.synthetic_index import ClassPools, open_index
+from finegan_aug.trained import read_run_config
+from finegan_aug.typed import read_field
 from recipes.arms import Cell, budget_images, square_px
 from recipes.workers import each
 
@@ -148,10 +150,15 @@ def _named_by_teacher(folder: Path, path: Path, manifest: Manifest, side_px: int
             f"R5 takes its labels from the generator's teacher, found no {path}",
             "train the generator with tied labels and a pseudo_labels confidence, or leave R5 out of --arms",
         )
-    labels = read_json(path)["labels"]
+    labels = read_field(read_json(path), path, "labels", list[int])
     if len(labels) != len(records):
         raise DataError(
             f"{path} must hold a label for each of the {len(records)} training photographs, found {len(labels)}",
+            "restore the file, or train the generator anew",
+        )
+    if wrong := [label for label in labels if not -1 <= label < len(manifest.classes)]:
+        raise DataError(
+            f"{path}: labels must lie from -1 to {len(manifest.classes) - 1}, found {wrong[0]}",
             "restore the file, or train the generator anew",
         )
     # The photographs' own labels are not looked at.
@@ -198,7 +205,7 @@ def _pasted(
     square that the classifier sees are left out.
     """
     side_px, generator = real.pixels.shape[1], load_generator(run_dir)
-    config = FineGANConfig.from_json(read_json(run_dir / "config.json")["config"])
+    config = read_run_config(run_dir)
     records = manifest.of("train", "val", labelled=True)
     masks = np.stack([_square_mask(read_mask(manifest, record), side_px) for record in records])
     shown = masks.reshape(len(masks), -1).max(axis=1) > 127

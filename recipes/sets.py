@@ -10,13 +10,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_type_hints
 
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.errors import ConfigError
 from finegan_aug.files import JSON, read_json, write_json
 from finegan_aug.options import Values, parse_options
+from finegan_aug.typed import read_field
 from finegan_aug.verbs import TrainOptions, generator_config
 
 if TYPE_CHECKING:
@@ -98,7 +99,14 @@ def _decided(budget: Manifest) -> tuple[object, ...]:
 
 
 def _options_of(out: Path) -> JSON:
-    options: JSON = read_json(out / "ablation.json")["options"]
+    """Options of an ablation, those that others read checked for their types."""
+    from recipes.ablation import AblationOptions
+
+    path, kinds = out / "ablation.json", get_type_hints(AblationOptions)
+    content = read_json(path)
+    for name in OF_THE_SETS:
+        read_field(content, path, f"options.{name}", kinds[name])
+    options: JSON = content["options"]
     return options
 
 
@@ -170,4 +178,5 @@ def labelled_only(budget: Manifest) -> Manifest:
 
 def filter_rows(synthetic: Path) -> list[JSON]:
     """Rows of every filter.json below a folder of sets, for the report."""
-    return [row for path in sorted(synthetic.glob("*/filter.json")) for row in read_json(path).get("rows", [])]
+    files = sorted(synthetic.glob("*/filter.json"))
+    return [row for path in files for row in read_field(read_json(path), path, "rows", list[JSON])]

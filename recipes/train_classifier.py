@@ -17,6 +17,7 @@ from pathlib import Path
 from finegan_aug.files import JSON, read_json
 from finegan_aug.options import build, parse_options
 from finegan_aug.output_folder import ensure_apart
+from finegan_aug.typed import read_field
 from finegan_aug.verbs import DataOptions, load
 from recipes.common import run_recipe
 
@@ -62,7 +63,8 @@ def main(argv: Sequence[str]) -> None:
         refuse_copies(map(mixed.synthetic.image, range(len(mixed.synthetic))), mixed.synthetic.root, manifest)
     validation = SquareImages(manifest, manifest.of("val"), side_px)
     train_classifier(config, mixed or real, options.out, classes=manifest.classes, validation=validation)
-    scores = read_json(options.out / "result.json")["validation"]
+    result = options.out / "result.json"
+    scores = read_field(read_json(result), result, "validation", dict | None)
     print(f"{_said('validation', scores)}; {options.out}" if scores else f"no validation image; {options.out}")
     if options.test_once:
         scores = evaluate_classifier(options.out, SquareImages(manifest, manifest.of("test"), side_px))

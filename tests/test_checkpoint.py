@@ -480,6 +480,14 @@ def test_a_folder_that_cannot_be_locked_is_one_line_of_advice(tmp_path: Path) ->
         pytest.fail("locked a file")
 
 
+def test_a_path_with_nul_is_one_line_of_advice(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StorageError, match="a path must not hold NUL; choose another --out"),
+        run_lock(tmp_path / "a\0b"),
+    ):
+        pytest.fail("locked")
+
+
 def test_the_status_says_how_the_run_stands(tmp_path: Path) -> None:
     write_status(tmp_path, "running", None, 0)
     write_status(tmp_path, "stopped", 143, 4000, "SIGTERM")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from official_numbers import fill, reference
 from PIL import Image
+from tiny_runs import tiny_config
 from torch import Tensor
 
 from finegan_aug import cli
@@ -213,6 +214,6 @@ def test_a_file_that_would_run_code_runs_none(tmp_path: Path) -> None:
 
 
 def test_only_classic_has_official_names(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"config": {"network": "slim-32", "resolution": 32}}))
+    (tmp_path / "config.json").write_text(json.dumps({"config": tiny_config().resolve(12).to_json()}))
     with pytest.raises(CheckpointError, match="only preset classic has official names, found slim-32"):
         export_official(tmp_path, tmp_path / "out")

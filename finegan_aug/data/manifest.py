@@ -19,7 +19,7 @@ from typing import Any
 from finegan_aug.data.decode import BACKGROUND, MAX_SIDE_PX
 from finegan_aug.data.outside import followed, is_storable, name_fault, path_fault, shown
 from finegan_aug.errors import DataError
-from finegan_aug.files import write_bytes
+from finegan_aug.files import refuse_pipe, write_bytes
 
 FORMAT = "finegan-aug-manifest"
 VERSION = 1
@@ -152,6 +152,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, JSON object) of every line that is not blank."""
+    refuse_pipe(path)
     try:
         with open(path, "rb") as stream:
             number = 0

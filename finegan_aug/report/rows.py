@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from finegan_aug.typed import fits
+
 JSON = dict[str, Any]
 
 GUARDED = "S*"  # name of the guard-railed choice among the arms; no classifier is trained for it
@@ -122,9 +124,7 @@ def _row(entry: JSON) -> Row | None:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
+    return float(value) if isinstance(value, int | float) and fits(value, float) else None
 
 
 def _strings(value: object) -> list[str]:

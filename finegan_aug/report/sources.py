@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from finegan_aug.report.rows import Predictions, Row
+from finegan_aug.typed import fits
 
 JSON = dict[str, Any]
 
@@ -209,6 +210,8 @@ def encode_picture(path: Path, limit_bytes: int) -> Picture:
     Raises:
         OSError: the file is no readable PNG.
     """
+    if not path.is_file():  # a named pipe would be waited for without end
+        raise OSError(f"{path.name} is not a file")
     try:
         with Image.open(path, formats=["PNG"]) as file:
             image = file.convert("RGB")
@@ -250,7 +253,7 @@ def series(metrics: Sequence[JSON], key: str, x_keys: Sequence[tuple[str, float]
 
 def is_number(value: object) -> TypeGuard[float]:
     """True for a finite number that is not a truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return fits(value, float)
 
 
 def _rows(content: object) -> list[JSON]:
