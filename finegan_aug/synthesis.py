@@ -80,14 +80,13 @@ def synthesize(
 
     Raises:
         CheckpointError: no good checkpoint.
-        ConfigError: the folder holds another or a larger set, other files or photographs; an amount or side that cannot be.
+        ConfigError: the folder holds another or a larger set, other files or photographs; an impossible number.
         DataError: a class has no code.
         RunLockedError: another process writes the set.
     """
     run_dir, out_dir = Path(run_dir), Path(out_dir)
     run = open_run(run_dir)
-    config = run.config
-    imported = (run_dir / IMPORTED).exists()
+    config, imported = run.config, (run_dir / IMPORTED).exists()
     manifest = read_manifest(run_dir / "data.jsonl") if not imported or (run_dir / "data.jsonl").exists() else None
     check_classes(run, manifest)
     if placement == "frame" and manifest is None:
