@@ -24,6 +24,9 @@ HUGE = "9" * 400
 ANEW = "restore the file or make it anew"
 
 
+pytestmark = pytest.mark.fault("bad input: damaged files of runs and ablations")
+
+
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return scanned(tmp_path_factory.mktemp("photographs"))

@@ -31,6 +31,9 @@ ANEW = "restore the file or make it anew"
 CODES = "child_to_parent must hold 12 parents and use each of 0 to 3, got"
 
 
+pytestmark = pytest.mark.fault("bad input: damaged files of runs and ablations")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, toy_data: Manifest) -> Path:
     config = tiny_config(labels="discovered", num_children=12).resolve(12)
