@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 from PIL import Image
 from small_sets import CLASSES, data_manifest, picture, real_folder, synthetic_folder
 
+from finegan_aug.checkpoint import (
+    _manifest,
+    best_checkpoint,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    verify_run,
+)
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.annotations import fit_box, read_boxes
 from finegan_aug.data.decode import decode_with_notes
@@ -233,6 +243,44 @@ def read_training_configuration(folder: Path, data: tuple[str, bytes]) -> None:
     assert FineGANConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
+def two_checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoints of steps 8 and 16."""
+    for step in (8, 16):
+        tensors = {"model": {"w": torch.ones(3)}, "ema": {"w": torch.zeros(())}}
+        save_checkpoint(run, step=step, tensors=tensors, state={"seen_images": step, "kid": 0.5})
+    return sorted((run / "checkpoints").iterdir())
+
+
+def read_checkpoint(folder: Path, data: tuple[str, bytes, bool]) -> None:
+    """One file of a checkpoint is another, its hash fitting or not: it loads whole or is refused; the older stands."""
+    name, content, fitting = data
+    run = folder / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(folder / "whole run", run)
+    older, newest = sorted((run / "checkpoints").iterdir())
+    (newest / name).write_bytes(content)
+    if fitting and name != "manifest.json":
+        files = {path.name: path.read_bytes() for path in newest.iterdir() if path.name != "manifest.json"}
+        (newest / "manifest.json").write_bytes(_manifest(files))
+    assert all(line.startswith(("ok  step-", "bad step-")) for line in verify_run(run))
+    assert latest_checkpoint(run) in (older, newest)
+    assert best_checkpoint(run) in (older, newest)
+    tensors, state = load_checkpoint(newest)
+    assert state["step"] == 16
+    assert all(isinstance(tensor, torch.Tensor) for part in tensors.values() for tensor in part.values())
+
+
+def checkpoint_files(folder: Path) -> st.SearchStrategy[tuple[str, bytes, bool]]:
+    """Spoilt files of each kind that a checkpoint holds, and whether the hash is made to fit."""
+    spoilt = []
+    for path in two_checkpoints(folder / "whole run")[1].iterdir():
+        name, content = st.just(path.name), path.read_bytes()
+        spoilt.append(st.tuples(name, damaged(st.just(content)), st.booleans()))
+        if path.suffix == ".json":
+            spoilt.append(st.tuples(name, odd_lines([json.loads(content)]), st.booleans()))
+    return st.one_of(spoilt)
+
+
 @st.composite
 def yaml_files(draw: st.DrawFn, section: str, keys: Sequence[str]) -> tuple[str, bytes]:
     """Odd values under real keys, flat or in a section, then perhaps odd bytes."""
@@ -308,7 +356,10 @@ def targets(folder: Path) -> dict[str, Target]:
     filtering = ("c.yaml", b"filter: {top_k: 3, teacher: own, boxes: null}\n")
     training = ("c.yaml", b"train: {preset: slim-32, total_kimg: 1, child_to_parent: [0, 0, 0, 0, 1, 1, 1, 1]}\n")
     example = images()
+    files = checkpoint_files(folder)
+    state = (folder / "whole run" / "checkpoints" / "step-000000016" / "state.json").read_bytes()
     return {
+        "checkpoint": Target(("state.json", state, True), files, read_checkpoint),
         "image": Target(example[0], damaged(st.sampled_from(example)), read_image),
         "data manifest": Target(plain, odd_lines([header, *rows]) | damaged(st.just(plain)), read_data_manifest),
         "synthetic set": Target(

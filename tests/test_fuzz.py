@@ -31,7 +31,16 @@ SETTINGS = settings(
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
-NAMES = ("image", "data manifest", "synthetic set", "lineage", "box file", "configuration", "training configuration")
+NAMES = (
+    "image",
+    "data manifest",
+    "synthetic set",
+    "lineage",
+    "box file",
+    "configuration",
+    "training configuration",
+    "checkpoint",
+)
 HANGS_AFTER_SEC = 20
 
 
