@@ -1,8 +1,8 @@
 """What an ablation chooses on validation images before it trains a cell: augmentation, alpha, the classical control.
 
 Everything is chosen by fraction and model, on the validation share of pair 0's budget alone: R2's augmentation first,
-then alpha with that augmentation, against R2 itself as alpha 0, then the better of R1 and R2 as the control of the
-synthetic arm. Each choice stands with all accuracies in augment.json, alpha.json and classical.json.
+then the better of R1 and R2 as the control of the synthetic arm, then alpha with that augmentation; the guard
+rail compares with the control. Each choice stands with all accuracies in augment.json, classical.json and alpha.json.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ def settle(options: AblationOptions, config: ClassifierConfig, cells: Sequence[C
     """The cells with augmentation and alpha, as configured or as chosen."""
     augments = choose_augment(options, config, cells)
     cells = [replace(cell, augment=augments.get(cell.setting)) for cell in cells]
-    alphas = choose_alpha(options, config, cells)
-    choose_control(options, config, cells)
+    alphas = choose_alpha(options, config, cells, choose_control(options, config, cells))
     return [replace(cell, alpha=arm_alpha(cell.arm, alphas[cell.setting])) for cell in cells]
 
 
@@ -55,10 +54,17 @@ def choose_augment(options: AblationOptions, config: ClassifierConfig, cells: Se
     return chosen
 
 
-def choose_alpha(options: AblationOptions, config: ClassifierConfig, cells: Sequence[Cell]) -> dict[Setting, float]:
+def choose_alpha(
+    options: AblationOptions,
+    config: ClassifierConfig,
+    cells: Sequence[Cell],
+    classical: Mapping[Setting, tuple[str, float]],
+) -> dict[Setting, float]:
     """Alpha as asked, by default of the fraction, or the best above 0 of the grid, the smallest of equals.
 
-    alpha.json also records the guard rail: `guarded` is that alpha where it is better than alpha 0, otherwise 0.
+    alpha.json also records the guard rail: `guarded` is that alpha where it is better than the `control`, the better of
+    R1 and R2 where that was chosen (`classical`, with its accuracy), else R2, which is alpha 0; otherwise 0. Who leaves
+    synthetic images out need not keep R2's augmentation either.
     """
     controls = _first(cells, "R2")
     if not options.alpha_grid or options.mixing_arm is None:
@@ -70,25 +76,32 @@ def choose_alpha(options: AblationOptions, config: ClassifierConfig, cells: Sequ
     for setting, control in controls.items():
         found = {0.0: scores[control], **{alpha: scores[replace(mixing[setting], alpha=alpha)] for alpha in grid}}
         best = max(grid, key=lambda alpha: (found[alpha], -alpha))
-        guarded = best if found[best] > found[0.0] else 0.0
+        rival, without = classical.get(setting, ("R2", found[0.0]))
+        guarded = best if found[best] > without else 0.0
         chosen[setting] = best
-        record.append(_entry(setting, found, {"arm": options.mixing_arm, "alpha": best, "guarded": guarded}))
+        guard = {"guarded": guarded, "control": rival, "control_accuracy": without}
+        record.append(_entry(setting, found, {"arm": options.mixing_arm, "alpha": best, **guard}))
     write_json(options.out / "alpha.json", {"chosen": record})
     return chosen
 
 
-def choose_control(options: AblationOptions, config: ClassifierConfig, cells: Sequence[Cell]) -> None:
-    """Write classical.json: R1 or R2, whichever is better; R2 of equals."""
+def choose_control(
+    options: AblationOptions, config: ClassifierConfig, cells: Sequence[Cell]
+) -> dict[Setting, tuple[str, float]]:
+    """R1 or R2, whichever is better, R2 of equals, and its accuracy; empty without both. Writes classical.json."""
     if not chooses_control(options):
-        return
+        return {}
     arms = ("R2", "R1")
     firsts = {arm: _first(cells, arm) for arm in arms}
     scores = _accuracies(options, config, [cell for arm in arms for cell in firsts[arm].values()])
-    record = []
+    chosen, record = {}, []
     for setting in firsts["R2"]:
         found = {arm: scores[firsts[arm][setting]] for arm in arms}
-        record.append(_entry(setting, found, {"control": max(arms, key=lambda arm: found[arm])}))
+        best = max(arms, key=lambda arm: found[arm])
+        chosen[setting] = best, found[best]
+        record.append(_entry(setting, found, {"control": best}))
     write_json(options.out / "classical.json", {"chosen": record})
+    return chosen
 
 
 def chooses_control(options: AblationOptions) -> bool:

@@ -92,6 +92,19 @@ def test_the_best_share_above_0_is_used_and_guarded_by_0(
     assert alphas == {"R2": 0.0, "S1": alpha, "S3": alpha, "C0": 1.0, "N0": alpha}
 
 
+@pytest.mark.parametrize(("plain", "guarded"), [(0.85, 0.0), (0.8, 0.0), (0.75, 0.3)])
+def test_the_guard_rail_compares_with_the_better_of_both_controls(
+    manifest: Manifest, tmp_path: Path, scores: dict[str, float], plain: float, guarded: float
+) -> None:
+    """In flowers-gpu-pretrained-100 S3 beat R2 on the hold-out, not R1, and was shipped: 6 points were lost."""
+    scores |= {"flip-crop-0": plain, "trivial-0": 0.7, "-0.3": 0.8}
+    run_ablation(options(tmp_path, arms=("R1", "R2", "S3"), pairs=1, alpha_grid=(0.3,)), CONFIG, manifest, fake_sets)
+    record = chosen(tmp_path, "alpha.json")
+    assert (record["alpha"], record["guarded"]) == (0.3, guarded)
+    control = ("R1", plain) if plain > 0.7 else ("R2", 0.7)
+    assert (record["control"], record["control_accuracy"]) == control
+
+
 def test_trials_are_made_on_pair_0_alone_with_its_validation_images_held_out(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

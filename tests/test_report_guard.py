@@ -43,8 +43,8 @@ def text_of(folder: Path) -> str:
 
 def test_where_validation_found_no_gain_r2_itself_is_shipped_with_a_difference_of_exactly_0(tmp_path: Path) -> None:
     text = text_of(experiment(tmp_path, [choice(0.0)]))
-    sentence = f"on validation {ALPHA} = 0.4, the best above 0, gained nothing (47.5 % against 50.0 %), so synthetic"
-    assert f"Guard rail: {sentence} images are turned off: R2 is shipped, difference 0." in text
+    sentence = f"on validation {ALPHA} = 0.4, the best above 0, gained nothing over R2 (47.5 % against 50.0 %), so"
+    assert f"Guard rail: {sentence} synthetic images are turned off: R2 is shipped, difference 0." in text
     report = json.loads((tmp_path / "report.json").read_text())
     (guard,) = report["guards"]
     assert (guard["shipped"], guard["verdict"]) == (0.0, "off")
@@ -58,13 +58,40 @@ def test_where_validation_found_no_gain_r2_itself_is_shipped_with_a_difference_o
 
 def test_where_validation_found_a_gain_the_choice_is_the_synthetic_arm(tmp_path: Path) -> None:
     text = text_of(experiment(tmp_path, [choice(0.4)]))
-    assert f"Guard rail: on validation {ALPHA} = 0.4 gained (60.0 % against 50.0 %), so S3 is shipped." in text
+    assert f"Guard rail: on validation {ALPHA} = 0.4 gained over R2 (60.0 % against 50.0 %), so S3 is shipped." in text
     report = json.loads((tmp_path / "report.json").read_text())
     (guard,), (contrast,) = report["guards"], report["contrasts"]
     assert (guard["shipped"], guard["verdict"]) == (0.4, "helps")
     assert guard["comparison"] == contrast["comparison"]
     cells = {cell["arm"]: cell for cell in report["cells"]}
     assert cells["S*"]["values"] == cells["S3"]["values"]
+
+
+@pytest.mark.parametrize(("guarded", "verdict", "shipped"), [(0.0, "off", "R1"), (0.4, "hurts", "S3")])
+def test_the_control_is_r1_where_r1_was_better_on_validation(
+    tmp_path: Path, guarded: float, verdict: str, shipped: str
+) -> None:
+    """S3 beats R2, on which it builds, and not R1: to ship it would lose what R1 has."""
+    guard = choice(guarded, control="R1", control_accuracy=0.61)
+    r1 = [
+        {"fraction": 0.1, "arm": "R1", "model": "net", "pair": pair, "accuracy": accuracy + 0.05}
+        for pair, accuracy in enumerate(S3)
+    ]
+    experiment(tmp_path, [guard])
+    content = json.loads((tmp_path / "rows.json").read_text())
+    content["rows"] += r1
+    content["primary"] = {"arm": "S3", "control": "R1"}
+    write(tmp_path / "rows.json", content)
+    text = text_of(tmp_path)
+    if guarded:
+        assert f"on validation {ALPHA} = 0.4 gained over R1 (60.0 % against 61.0 %), so S3 is shipped." in text
+    else:
+        assert "gained nothing over R1 (47.5 % against 61.0 %), so synthetic images are turned off: R1 is" in text
+    report = json.loads((tmp_path / "report.json").read_text())
+    (found,) = report["guards"]
+    assert (found["control"], found["verdict"]) == ("R1", verdict)
+    cells = {cell["arm"]: cell for cell in report["cells"]}
+    assert cells["S*"]["values"] == cells[shipped]["values"]
 
 
 def test_the_choice_counts_neither_as_a_classifier_nor_as_a_contrast(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ Every part of the folder may be missing; its section is then left out or says "n
                        "test_openings", "gan_variance_included", "lineage_checked", "leak_override", "gan_data",
                        "labels", "no_usable_codes": [fractions], "notes": [...], "imagenet_features",
                        "guard": [{"fraction", "model", "arm", "alpha", "guarded": the same or 0,
+                                  "control": "R1" or "R2", "control_accuracy",
                                   "validation_accuracy": {alpha: accuracy}}], empty where alpha was not chosen,
                        "rows": [{"fraction", "arm", "model", "pair", "accuracy", "steps", "alpha", "top5",
                                  "macro_f1", "worst_class_accuracy", "ece", "per_class_accuracy": [...],

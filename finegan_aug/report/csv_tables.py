@@ -43,9 +43,9 @@ def csv_tables(content: JSON, rows: Sequence[Row]) -> dict[str, Table]:
         [c.fraction, c.model, c.arm, len(c.values), c.mean, *(c.interval or (None, None))] for c in content["cells"]
     ]
     tables = {"runs": runs, "accuracy": accuracy, "contrasts": _contrast_table(content["contrasts"])}
-    tables["guard"] = [["fraction", "model", "arm", "alpha", "shipped", "verdict", "difference"]]
+    tables["guard"] = [["fraction", "model", "arm", "alpha", "shipped", "control", "verdict", "difference"]]
     tables["guard"] += [
-        [g.fraction, g.model, g.arm, g.alpha, g.shipped, g.verdict, g.comparison.mean if g.comparison else None]
+        [g.fraction, g.model, g.arm, g.alpha, g.shipped, g.control, g.verdict, getattr(g.comparison, "mean", None)]
         for g in content["guards"]
     ]
     tables["classes"] = [["fraction", "model", "class", "control", "arm", "change"]]

@@ -1,6 +1,7 @@
-"""The guard rail: what a careful user would ship, the synthetic arm where it gained on validation, otherwise R2.
+"""The guard rail: what a careful user would ship, the synthetic arm where it gained on validation, else its control.
 
-Where validation found no gain, nothing is trained for it: its classifiers are those of R2, so its difference is 0.
+Where validation found no gain, nothing is trained for it: its classifiers are the control's, so its difference is 0.
+The control is R1 or R2, whichever was better on validation; R2 where that was not compared.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ class Guard:
     alpha: float  # the best share above 0 on validation, with which the arm was trained
     shipped: float  # the same, or 0: synthetic images are turned off
     accuracies: tuple[tuple[str, float], ...]  # alpha -> accuracy on validation images
-    comparison: Comparison | None  # of what is shipped with R2; None where R2 or the arm has no row
-    verdict: str  # "off", "not run", or that of the arm against R2
+    control: str  # R1 or R2, shipped where alpha gained nothing over it
+    control_accuracy: float | None  # on validation images
+    comparison: Comparison | None  # of what is shipped with the control; None where that or the arm has no row
+    verdict: str  # "off", "not run", or that of the arm against the control
 
     @property
     def source(self) -> str:
         """The arm whose classifiers are shipped."""
-        return self.arm if self.shipped > 0 else "R2"
+        return self.arm if self.shipped > 0 else self.control
 
 
 def guards(rows: Sequence[Row], header: JSON, found: Sequence[Contrast]) -> list[Guard]:
@@ -60,17 +63,21 @@ def _guard(entry: JSON, rows: Sequence[Row], found: Sequence[Contrast]) -> Guard
     if not (is_number(fraction) and is_number(alpha) and is_number(shipped) and here):
         return None
     comparison, verdict = None, "not run"
-    control = [row.accuracy for row in here if row.arm == "R2"]
-    if shipped == 0 and control:
-        comparison, verdict = compare(control=control, arm=control), "off"
+    control = "R1" if entry.get("control") == "R1" else "R2"
+    scores = [row.accuracy for row in here if row.arm == control]
+    if shipped == 0 and scores:
+        comparison, verdict = compare(control=scores, arm=scores), "off"
     for contrast in found:
         if shipped > 0 and (contrast.fraction, contrast.model, contrast.arm, contrast.control) == (
             fraction,
             model,
             arm,
-            "R2",
+            control,
         ):
             comparison, verdict = contrast.comparison, contrast.verdict
     known = accuracies.items() if isinstance(accuracies, dict) else ()
     shown = tuple((name, float(value)) for name, value in known if is_number(value))
-    return Guard(float(fraction), model, arm, float(alpha), float(shipped), shown, comparison, verdict)
+    without = entry.get("control_accuracy", dict(shown).get("0"))  # experiments of before compared with R2 alone
+    without = float(without) if is_number(without) else None
+    numbers = float(fraction), model, arm, float(alpha), float(shipped)
+    return Guard(*numbers, shown, control, without, comparison, verdict)

@@ -24,7 +24,7 @@ ARMS = {  # order of every table and chart
     "S1": "R2 + synthetic images",
     "S2": "R3 + synthetic images from crops",
     "S3": "real and filtered synthetic images",
-    GUARDED: "guard-railed choice: the synthetic arm where it gained on validation, otherwise R2",
+    GUARDED: "guard-railed choice: the synthetic arm where it gained on validation, otherwise its control",
     "S4": "R2 + real objects on generated backgrounds",
     "C0": "synthetic images only",
     "N0": "R2 + copies of real images (null)",

@@ -78,13 +78,14 @@ def _sentence(contrast: Contrast) -> str:
 def guard_sentence(guard: Guard) -> str:
     """What the guard rail decided, and what that means for the result."""
     known = dict(guard.accuracies)
-    best, without = known.get(f"{guard.alpha:g}"), known.get("0")
+    best, without = known.get(f"{guard.alpha:g}"), guard.control_accuracy
     beside = "" if best is None or without is None else f" ({100 * best:.1f} % against {100 * without:.1f} %)"
     if guard.shipped > 0:
-        return f"Guard rail: on validation {ALPHA} = {guard.alpha:g} gained{beside}, so {guard.arm} is shipped."
+        gained = f"{ALPHA} = {guard.alpha:g} gained over {guard.control}{beside}"
+        return f"Guard rail: on validation {gained}, so {guard.arm} is shipped."
     return (
-        f"Guard rail: on validation {ALPHA} = {guard.alpha:g}, the best above 0, gained nothing{beside}, so synthetic "
-        "images are turned off: R2 is shipped, difference 0."
+        f"Guard rail: on validation {ALPHA} = {guard.alpha:g}, the best above 0, gained nothing over "
+        f"{guard.control}{beside}, so synthetic images are turned off: {guard.control} is shipped, difference 0."
     )
 
 
