@@ -19,15 +19,13 @@ from finegan_aug.synthesis import synthesize
 from recipes.ablation import run_ablation
 from recipes.train_classifier import main as train_classifier
 
-ROW = "resume: somebody's own files left alone"
-
 
 def refused(capsys: pytest.CaptureFixture[str], line: list[str]) -> tuple[int, list[str]]:
     code = main(line)
     return code, [text for text in capsys.readouterr().err.splitlines() if text.startswith(("error: ", "fix: "))]
 
 
-@pytest.mark.fault(ROW)
+@pytest.mark.fault("resume: somebody's own files left alone")
 @pytest.mark.parametrize("below", [".", "run", "bird_hooded/run"])
 def test_no_output_lies_inside_the_photographs(
     below: str, toy_folder: Path, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -45,7 +43,7 @@ def test_no_output_lies_inside_the_photographs(
     assert files(photographs) == before
 
 
-@pytest.mark.fault(ROW)
+@pytest.mark.fault("resume: somebody's own files left alone")
 def test_recipes_write_nothing_into_the_photographs_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = tiny_ablation.scanned(tmp_path / "photographs")
     inside = manifest.root / "out"
@@ -71,7 +69,7 @@ def test_a_slip_in_an_ablation_leaves_the_folder_to_the_corrected_command(tmp_pa
         tiny_ablation.options(tmp_path / "out", pairs=10**9)
 
 
-@pytest.mark.fault(ROW)
+@pytest.mark.fault("resume: somebody's own files left alone")
 def test_a_folder_of_images_does_not_become_a_synthetic_set(trained_run: Path, tmp_path: Path) -> None:
     """Photographs whose names happen to be ours would be overwritten, the others listed as synthetic."""
     mine = tmp_path / "mine"
@@ -85,7 +83,7 @@ def test_a_folder_of_images_does_not_become_a_synthetic_set(trained_run: Path, t
     assert files(mine) == before
 
 
-@pytest.mark.fault(ROW)
+@pytest.mark.fault("resume: somebody's own files left alone")
 def test_images_do_not_go_through_a_link_to_another_folder(trained_run: Path, tmp_path: Path) -> None:
     out = synthesize(trained_run, tmp_path / "set", per_class=1)
     shutil.rmtree(out / "bird_hooded")
@@ -119,7 +117,7 @@ def test_a_set_does_not_shrink_and_its_filter_stays(trained_run: Path, tmp_path:
     assert files(out) == before
 
 
-@pytest.mark.fault(ROW)
+@pytest.mark.fault("resume: somebody's own files left alone")
 @pytest.mark.parametrize("name", ["config.json", "data.jsonl", "status.json", "LOCK"])
 def test_training_writes_over_no_file_of_somebody_else(
     name: str, toy_folder: Path, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -141,7 +139,7 @@ def test_training_writes_over_no_file_of_somebody_else(
     assert_same_run(out, trained_run)
 
 
-@pytest.mark.fault(ROW)
+@pytest.mark.fault("resume: somebody's own files left alone")
 def test_only_what_bears_our_own_names_is_removed_as_left_half_written(tmp_path: Path) -> None:
     mine = [".notes.tmp", "below/.x.tmp", "checkpoints/.tmp-mine/a", ".folder.7.tmp/a", "checkpoints/.trash-old/a"]
     ours = [".a.png.123.tmp", "below/.manifest.jsonl.7.tmp", "checkpoints/.tmp-8-1-ab/a",
