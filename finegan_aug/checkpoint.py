@@ -24,6 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from finegan_aug.data.outside import shown
 from finegan_aug.errors import CheckpointError, NonFiniteError, StorageError
 from finegan_aug.files import JSON
 
@@ -136,7 +137,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensors], JSON]:
     state: JSON = json.loads((path / "state.json").read_bytes())
     if state.get("schema") != _SCHEMA:
         raise CheckpointError(
-            f"checkpoint {path} must have schema {_SCHEMA}, found {state.get('schema')}",
+            f"checkpoint {path} must have schema {_SCHEMA}, found {shown(state.get('schema'))}",
             "use the version that wrote it",
         )
     return {file.stem: _tensors(file) for file in sorted(path.glob("*.safetensors"))}, state

@@ -87,3 +87,11 @@ def test_a_distance_that_is_no_number_makes_no_best_checkpoint(tmp_path: Path, k
     (tmp_path / "checkpoints" / "step-000000016" / "state.json").rename(tmp_path / "away")
     with pytest.warns(RuntimeWarning, match="is damaged"):
         assert best_checkpoint(tmp_path) == found.with_name("step-000000008")
+
+
+def test_a_schema_of_many_levels_is_not_printed_whole(tmp_path: Path) -> None:
+    """Found by `make fuzz`."""
+    folder = forged(tmp_path, "state.json", b'{"step": 16, "schema": ' + b"[" * 900 + b"]" * 900 + b"}")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(folder)
+    assert caught.value.cause == f"checkpoint {folder} must have schema 1, found {'[' * 80}"
