@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from finegan_aug.errors import FineGANAugError, WorkerError
 from finegan_aug.leaving import REQUESTS
@@ -188,6 +189,8 @@ class Crew:
         if self._guard.is_alive():
             self._guard.join()
         _kill(self._workers)
+        if self._iterator is not None:
+            _let_go(self._iterator)
         self._iterator, self._workers, self._hung = None, [], None
         if self._handler is not None:
             signal.signal(signal.SIGCHLD, self._handler)
@@ -256,6 +259,18 @@ def _kill(workers: list[BaseProcess]) -> None:
         worker.kill()
     for worker in workers:
         worker.join(5)
+
+
+def _let_go(iterator: Any) -> None:
+    """What torch does when it lets go of a loader's workers, but for the event by which it asks them to end: one that
+    was killed may have held its lock, for which torch would wait for ever.
+    """
+    iterator._shutdown = True
+    for queue in iterator._index_queues:
+        queue.close()
+    if iterator._worker_pids_set:
+        signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
+        iterator._worker_pids_set = False
 
 
 def _as_it_is(batch: Any) -> Any:  # `Watched` has collated it

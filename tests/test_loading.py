@@ -30,7 +30,7 @@ from torchvision.transforms import v2
 
 from classifier.config import ClassifierConfig
 from classifier.data import Batch, TrainSamples, TrainStream
-from classifier.loading import Watched, batches
+from classifier.loading import Crew, Watched, batches
 from classifier.training import train_classifier
 from classifier.transforms import train_transform
 from finegan_aug.data.decode import ImageError
@@ -209,6 +209,26 @@ def test_an_error_of_the_training_ends_the_workers_at_once(tmp_path: Path) -> No
         train_classifier(TWO, data, tmp_path / "run", classes=data.classes, transform=nan)
     assert multiprocessing.active_children() == []
     assert caught.value.exit_code == 5
+
+
+@pytest.mark.fault("loader workers: lost or throwing, sample named")
+def test_a_lock_that_a_killed_worker_held_does_not_keep_the_training_from_ending() -> None:
+    """Each worker looks now and then, under a lock, whether it should end; it was killed in that moment, and torch
+    waited for the lock for ever. `make lowest` stood still."""
+    crew = Crew(Watched(samples_of(ColouredImages(12)), 2), TrainStream(TWO, 12), TWO)
+    crew.batch(0)
+    iterator: Any = crew._iterator
+    assert iterator._workers_done_event._cond.acquire(timeout=10)
+    del iterator
+    before, started = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still waiting")), time.monotonic()
+    signal.alarm(20)
+    try:
+        crew.end()
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - started < 10
+    assert multiprocessing.active_children() == []
 
 
 class Slow(ColouredImages):
