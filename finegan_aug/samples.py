@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import torch
@@ -51,6 +52,6 @@ def redraw(generator: Generator, config: FineGANConfig, rows: Sequence[Synthetic
 def _code(row: SyntheticRow, name: str, count: int) -> int:
     code: int | None = getattr(row, name)
     if code is None or not 0 <= code < count:
-        cause = f"{name} of {shown(row.file)} in the set's manifest must be a code from 0 to {count - 1}, found {code}"
-        raise DataError(cause.replace("None", "null"), "synthesize the set anew")
+        cause = f"{name} of {shown(row.file)} in the set's manifest must be a code from 0 to {count - 1}"
+        raise DataError(f"{cause}, found {json.dumps(code)}", "synthesize the set anew")
     return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +57,9 @@ def check_classes(run: TrainedRun, manifest: Manifest | None) -> None:
         CheckpointError: config.json and data.jsonl do not belong together.
     """
     if manifest is not None and run.config.num_classes != len(manifest.classes):
-        cause = f"num_classes must be {len(manifest.classes)} as in data.jsonl, found {run.config.num_classes}"
-        raise CheckpointError(f"{run.folder / 'config.json'}: {cause}".replace("None", "null"), _REMEDY)
+        found = json.dumps(run.config.num_classes)
+        cause = f"num_classes must be {len(manifest.classes)} as in data.jsonl, found {found}"
+        raise CheckpointError(f"{run.folder / 'config.json'}: {cause}", _REMEDY)
 
 
 def open_run(run_dir: str | Path) -> TrainedRun:

@@ -79,5 +79,5 @@ def _guard(entry: JSON, rows: Sequence[Row], found: Sequence[Contrast]) -> Guard
     shown = tuple((name, float(value)) for name, value in known if is_number(value))
     without = entry.get("control_accuracy", dict(shown).get("0"))  # experiments of before compared with R2 alone
     without = float(without) if is_number(without) else None
-    numbers = float(fraction), model, arm, float(alpha), float(shipped)
-    return Guard(*numbers, shown, control, without, comparison, verdict)
+    share = float(shipped)
+    return Guard(float(fraction), model, arm, float(alpha), share, shown, control, without, comparison, verdict)
