@@ -12,13 +12,14 @@ class FineGANAugError(Exception):
 
     Args:
         cause: what must hold and what was found, one line.
-        remedy: what to do about it, one line.
+        remedy: what to do about it, one line; none where torch's DataLoader brings an error home from a worker, with
+            the whole story as its cause.
     """
 
     exit_code = 1
 
-    def __init__(self, cause: str, remedy: str) -> None:
-        super().__init__(f"{cause}; {remedy}")
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        super().__init__(f"{cause}; {remedy}" if remedy else cause)
         self.cause = cause
         self.remedy = remedy
 

@@ -30,7 +30,7 @@ from finegan_aug.randomness import permutation, seed_for
 from finegan_aug.samples import redraw, sample
 from finegan_aug.set_measures import set_rows
 from finegan_aug.synthetic import SyntheticRow, read_rows
-from finegan_aug.trained import open_run
+from finegan_aug.trained import check_classes, open_run
 
 Split = Literal["train", "val"]
 
@@ -76,7 +76,7 @@ def evaluate_run(
         run_dir/evaluation.json: {"rows": as from `evaluation.evaluate_images`, "settings"}.
 
     Raises:
-        CheckpointError: the run has no good checkpoint.
+        CheckpointError: the run has no good checkpoint, or counts other classes than its photographs have.
         ConfigError: the test split is asked for, a judge that is not there, or one that must not choose codes.
         DataError: no labelled photograph, an empty split, or a synthetic set of another checkpoint.
     """
@@ -181,8 +181,9 @@ class _Run:
 
 
 def _open(run_dir: Path) -> _Run:
-    run = open_run(run_dir)
-    return _Run(run_dir, run.config, run.generator, read_manifest(run_dir / "data.jsonl"), run.checkpoint_sha256)
+    run, manifest = open_run(run_dir), read_manifest(run_dir / "data.jsonl")
+    check_classes(run, manifest)
+    return _Run(run_dir, run.config, run.generator, manifest, run.checkpoint_sha256)
 
 
 def _photographs(run: _Run, split: Split) -> Photographs:

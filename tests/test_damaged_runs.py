@@ -85,13 +85,19 @@ def test_a_configuration_of_the_wrong_types_is_refused(
     assert answer(["figures", str(run)], capsys) == (4, f"{run / 'config.json'}: {cause}", AGAIN)
 
 
+@pytest.mark.parametrize("command", [["synthesize", "--out", "set"], ["evaluate"]], ids=lambda command: command[0])
 @pytest.mark.parametrize("count", [None, 5])
 def test_another_number_of_classes_than_the_photographs_have_is_refused(
-    count: int | None, run: Path, capsys: pytest.CaptureFixture[str]
+    count: int | None,
+    command: list[str],
+    run: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(run.parent)
     edited(run / "config.json", num_classes=count)
     cause = f"{run / 'config.json'}: num_classes must be 12 as in data.jsonl, found {'null' if count is None else 5}"
-    assert answer(["synthesize", str(run), "--out", str(run / "set")], capsys) == (4, cause, AGAIN)
+    assert answer([command[0], str(run), *command[1:]], capsys) == (4, cause, AGAIN)
 
 
 def test_networks_that_no_memory_holds_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -242,6 +242,17 @@ def test_persistent_workers_change_nothing_under_other_start_methods(folders: Fo
     assert batches(mixed, num_workers=1, multiprocessing_context=method, persistent_workers=True) == expected
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_in_a_loader_worker_is_caught_as_what_it_is(folders: Folders, tmp_path: Path, num_workers: int) -> None:
+    mixed = SyntheticMixDataset(
+        ImageFolder(folders.real), synthetic_folder(tmp_path / "gone"), alpha=1.0, transform=TO_TENSOR
+    )
+    for file in (tmp_path / "gone").rglob("*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match=r"gone/.*\.png"):
+        next(iter(DataLoader(mixed, num_workers=num_workers)))
+
+
 def test_a_copy_through_pickle_is_the_same_data_set(folders: Folders) -> None:
     mixed = SyntheticMixDataset(ImageFolder(folders.real), folders.synthetic, alpha=0.5, transform=RANDOM)
     mixed.set_epoch(4)

@@ -115,7 +115,7 @@ def test_a_class_without_a_labelled_image_is_never_named() -> None:
     assert bool(logits.isfinite().all())
     assert float(logits.softmax(1)[:, [2, 4]].max()) == 0
     three = fit_probe(Table(features).extractor(), numbered(60), labels, num_classes=3)
-    assert torch.equal(logits[:, [0, 1, 3]], three.logits(numbered(60)))
+    torch.testing.assert_close(logits[:, [0, 1, 3]], three.logits(numbered(60)))  # matrix products of other shapes
 
 
 def test_no_image_is_given_to_the_network_twice() -> None:

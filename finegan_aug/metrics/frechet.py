@@ -90,8 +90,9 @@ def root_trace(factor: Floats, centred: Floats, covariance: Floats | None = None
         cross = factor @ centred.T
         product = cross @ cross.T if rows <= len(centred) else cross.T @ cross
     values = torch.linalg.eigvalsh(torch.from_numpy(product), UPLO="L").numpy()  # its LAPACK is faster than numpy's
-    if len(values) < width:
-        values = values[1:]  # 0 but for rounding, since rows that sum to 0 have one dimension less than their number
+    # Rows that sum to 0 have one dimension less than their number: what is more is 0 but for rounding.
+    rank = min(len(values) - (rows < width), len(centred) - 1)
+    values = values[len(values) - rank :]
     roots = np.sqrt(np.maximum(values, 0.0))
     exact = np.finfo(np.float64)
     rounding = exact.eps * roots[-1] ** 2
