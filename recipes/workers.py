@@ -28,19 +28,20 @@ def each(
     """Number and result of each task as it ends; with one job or one task in this process, one after another.
 
     The first error ends the iteration; tasks that have not begun are left out. A worker whose parent is asked to stop,
-    or was killed, gets SIGTERM: a training saves and stops, and nothing goes on unseen.
+    or was killed, gets SIGTERM: a training saves and stops, none begins after it, and nothing goes on unseen.
     """
     if jobs == 1 or len(tasks) < 2:
         yield from ((number, function(*task)) for number, task in enumerate(tasks))
         return
     spawn = multiprocessing.get_context("spawn")
-    leaving = spawn.Event()
-    with ProcessPoolExecutor(min(jobs, len(tasks)), spawn, initializer=_begin, initargs=(leaving,)) as pool:
-        futures = {pool.submit(function, *task): number for number, task in enumerate(tasks)}
+    leaving, over = spawn.Event(), spawn.Event()
+    with ProcessPoolExecutor(min(jobs, len(tasks)), spawn, initializer=_begin, initargs=(leaving, over)) as pool:
+        futures = {pool.submit(_run, function, task): number for number, task in enumerate(tasks)}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BaseException as error:
+            over.set()
             if not isinstance(error, Exception):
                 leaving.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -61,16 +62,29 @@ def wait_for_orphans(out: Path) -> None:
             time.sleep(0.1)
 
 
-def _begin(leaving: Event) -> None:
+_over: Event  # in a worker: whether no further task may begin
+
+
+def _run(function: Callable[[*Arguments], Result], task: tuple[*Arguments]) -> Result:
+    """The task, unless all is over: one that was already on its way to this worker can no longer be cancelled."""
+    if _over.is_set():
+        raise SystemExit
+    return function(*task)
+
+
+def _begin(leaving: Event, over: Event) -> None:
     import torch
 
+    global _over
+    _over = over
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
     for awaited in (leaving.wait, parent.join):  # the parent asks, or is no more
-        threading.Thread(target=_leave_after, args=(awaited,), daemon=True).start()
+        threading.Thread(target=_leave_after, args=(awaited, over), daemon=True).start()
 
 
-def _leave_after(awaited: Callable[[], object]) -> None:
+def _leave_after(awaited: Callable[[], object], over: Event) -> None:
     awaited()
+    over.set()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -32,6 +32,12 @@ def failing(number: int) -> int:
     return number
 
 
+def noting(number: int, folder: Path) -> None:
+    failing(number)
+    (folder / str(number)).touch()
+    time.sleep(1)
+
+
 def test_tasks_run_in_other_processes_with_one_thread_and_come_back_under_their_numbers() -> None:
     found = dict(each(squared, [(3, 1), (4, 1), (5, 1)], jobs=2))
     assert {number: value for number, (value, _) in found.items()} == {0: 9, 1: 16, 2: 25}
@@ -55,35 +61,47 @@ def test_the_error_of_a_task_is_raised_here() -> None:
         list(each(failing, [(0,), (1,)], jobs=2))
 
 
+def test_after_an_error_no_other_task_begins(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="task 0"):
+        list(each(noting, [(number, tmp_path) for number in range(6)], jobs=2))
+    assert len(list(tmp_path.iterdir())) <= 2  # task 1, and what the worker of task 0 took before its error was known
+
+
 @pytest.mark.parametrize(("asked", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+@pytest.mark.parametrize("tasks", [2, 6])
 def test_workers_stop_when_their_parent_is_asked_to_and_when_it_was_killed(
-    tmp_path: Path, asked: signal.Signals, code: int
+    tmp_path: Path, asked: signal.Signals, code: int, tasks: int
 ) -> None:
-    """A task notes its process and the SIGTERM it gets; a parent that gets SIGKILL can tell nobody."""
+    """A task notes that it began and the SIGTERM it gets, and leaves as a training does; none begins after that. A
+    parent that gets SIGKILL can tell nobody.
+    """
     script = tmp_path / "parent.py"
     script.write_text(
-        "import os, signal, sys, time\n"
+        "import signal, sys, time\n"
         "from recipes.workers import each\n"
         "def task(folder, number):\n"
         "    def stopped(*_):\n"
         "        open(f'{folder}/stopped-{number}', 'w').close()\n"
-        "        os._exit(0)\n"
+        "        sys.exit(143)\n"
         "    signal.signal(signal.SIGTERM, stopped)\n"
         "    open(f'{folder}/began-{number}', 'w').close()\n"
         "    time.sleep(120)\n"
         "if __name__ == '__main__':\n"
         "    from finegan_aug.leaving import leaving_on_request\n"
         "    with leaving_on_request():\n"
-        "        list(each(task, [(sys.argv[1], 0), (sys.argv[1], 1)], jobs=2))\n"
+        f"        list(each(task, [(sys.argv[1], number) for number in range({tasks})], jobs=2))\n"
     )
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     parent = subprocess.Popen([sys.executable, script, tmp_path], env={**os.environ, "PYTHONPATH": path})
     try:
         wait_for(tmp_path, "began-*")
-    finally:
         parent.send_signal(asked)
         assert parent.wait(timeout=20) == code
+    finally:
+        parent.kill()
     wait_for(tmp_path, "stopped-*")
+    time.sleep(1)  # long enough for the tasks that were already on their way to a worker
+    assert sorted(file.name for file in tmp_path.glob("began-*")) == ["began-0", "began-1"]
 
 
 HOLDER = """
