@@ -21,7 +21,11 @@ def test_the_null_is_repeated_with_other_seeds_and_goes_on_where_it_stopped(
     command += ["--resolution", "24", "--train-images", "120", "--test-images", "12"]
     null_control.main([*command, "--sets-from", str(tmp_path / "source")])
     assert "null: 2 of 2 repetitions inconclusive" in capsys.readouterr().out  # one pair carries no claim
-    results = read_json(tmp_path / "null" / "null_control.json")["results"]
+    written = read_json(tmp_path / "null" / "null_control.json")
+    results, config = written["results"], written["classifier"]
+    assert written["null"]["mean"] == pytest.approx((results[0]["mean"] + results[1]["mean"]) / 2)
+    assert config["synthetic_loss_weight"] == 1.0
+    assert config["synthetic_label_smoothing"] == config["label_smoothing"]  # a copy is treated as a photograph is
     assert [(found["name"], found["arm"]) for found in results] == [
         ("null-0", "N0"),
         ("null-1", "N0"),
@@ -55,3 +59,5 @@ def test_the_verdict_is_that_of_the_paired_comparison(tmp_path: Path, monkeypatc
     found = null_control.verdict(asked, CONFIG, scanned(tmp_path / "photos"))
     assert found["verdict"] == "hurts"
     assert found["mean"] == pytest.approx(-0.099)
+    assert found["differences"] == pytest.approx((-0.1, -0.099, -0.098))
+    assert null_control.in_points(found["mean"], found["interval"]) == "-9.9 points (-10.1 to -9.7)"

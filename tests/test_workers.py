@@ -67,6 +67,7 @@ def test_after_an_error_no_other_task_begins(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) <= 2  # task 1, and what the worker of task 0 took before its error was known
 
 
+@pytest.mark.fault("resume: workers of an ablation whose parent is asked to stop or was killed")
 @pytest.mark.parametrize(("asked", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
 @pytest.mark.parametrize("tasks", [2, 6])
 def test_workers_stop_when_their_parent_is_asked_to_and_when_it_was_killed(
