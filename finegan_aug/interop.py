@@ -23,7 +23,7 @@ from finegan_aug.models.game import FineGAN
 from finegan_aug.provenance import IMPORTED
 from finegan_aug.restoring import load_into, named_tensors
 from finegan_aug.run_folder import run_lock
-from finegan_aug.trained import read_run_config
+from finegan_aug.trained import built, read_run_config
 
 _COUNTER = "num_batches_tracked"
 _REMEDY = "name files that training of kkanshul/finegan wrote"
@@ -82,7 +82,7 @@ def export_official(run_dir: str | Path, out_dir: str | Path) -> list[Path]:
         out_dir: files of these names in it are replaced.
 
     Raises:
-        CheckpointError: no good checkpoint, or another preset, whose layers the official code lacks.
+        CheckpointError: no good checkpoint, another preset, whose layers the official code lacks, or a damaged run.
     """
     run_dir = Path(run_dir)
     config = read_run_config(run_dir)
@@ -94,7 +94,7 @@ def export_official(run_dir: str | Path, out_dir: str | Path) -> list[Path]:
     if checkpoint is None:
         raise CheckpointError(f"{run_dir} must hold a checkpoint, found none", "train it first")
     tensors, _ = load_checkpoint(checkpoint)
-    game = FineGAN(config)
+    game = built(FineGAN, config, run_dir)
     networks = game.networks()
     held = {name.split(".")[0] for name in tensors["model"]}
     load_into(named_tensors({name: networks[name] for name in held}), tensors["model"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -16,6 +18,8 @@ from finegan_aug.files import read_json, sha256_file
 from finegan_aug.models.finegan import Generator
 from finegan_aug.restoring import load_into
 from finegan_aug.typed import read_field
+
+Built = TypeVar("Built")
 
 _REMEDY = "restore the file, or train again with another --out"
 
@@ -62,6 +66,19 @@ def check_classes(run: TrainedRun, manifest: Manifest | None) -> None:
         raise CheckpointError(f"{run.folder / 'config.json'}: {cause}", _REMEDY)
 
 
+def built(networks: Callable[[FineGANConfig], Built], config: FineGANConfig, folder: Path) -> Built:
+    """The networks of a run's configuration.
+
+    Raises:
+        CheckpointError: they are too large.
+    """
+    try:
+        return networks(config)
+    except (RuntimeError, MemoryError) as error:  # torch's answer to sizes that no memory holds
+        cause = f"{folder / 'config.json'}: the networks must fit into memory, they do not"
+        raise CheckpointError(cause, _REMEDY) from error
+
+
 def open_run(run_dir: str | Path) -> TrainedRun:
     """Reads the configuration and the checkpoint with the lowest kernel distance; without such, the last good one.
 
@@ -77,11 +94,7 @@ def open_run(run_dir: str | Path) -> TrainedRun:
             f"{folder} must hold a checkpoint, found none", "train it first: run the train command to the end"
         )
     tensors, state = load_checkpoint(checkpoint)
-    try:
-        generator = Generator(config)
-    except (RuntimeError, MemoryError) as error:  # torch's answer to sizes that no memory holds
-        cause = f"{folder / 'config.json'}: the networks must fit into memory, they do not"
-        raise CheckpointError(cause, _REMEDY) from error
+    generator = built(Generator, config, folder)
     load_into(generator, {name.removeprefix("generator."): t for name, t in tensors["ema"].items()})
     generator = generator.to(memory_format=torch.channels_last).eval().requires_grad_(False)
     sha256 = sha256_file(checkpoint / "ema.safetensors")

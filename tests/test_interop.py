@@ -213,6 +213,17 @@ def test_a_file_that_would_run_code_runs_none(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+def test_networks_that_no_memory_holds_are_refused(tmp_path: Path) -> None:
+    run = import_official(small_generator(tmp_path), tmp_path / "run")
+    content = json.loads((run / "config.json").read_text())
+    content["config"]["z_dim"] = 10**12
+    (run / "config.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError) as caught:
+        export_official(run, tmp_path / "out")
+    assert caught.value.cause == f"{run / 'config.json'}: the networks must fit into memory, they do not"
+    assert not (tmp_path / "out").exists()
+
+
 def test_only_classic_has_official_names(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"config": tiny_config().resolve(12).to_json()}))
     with pytest.raises(CheckpointError, match="only preset classic has official names, found slim-32"):

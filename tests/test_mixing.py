@@ -243,7 +243,9 @@ def test_persistent_workers_change_nothing_under_other_start_methods(folders: Fo
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_error_in_a_loader_worker_is_caught_as_what_it_is(folders: Folders, tmp_path: Path, num_workers: int) -> None:
+def test_an_error_in_a_loader_worker_is_caught_as_what_it_is(
+    folders: Folders, tmp_path: Path, num_workers: int
+) -> None:
     mixed = SyntheticMixDataset(
         ImageFolder(folders.real), synthetic_folder(tmp_path / "gone"), alpha=1.0, transform=TO_TENSOR
     )
