@@ -50,6 +50,7 @@ class FineGANConfig:
 
     labels: Labels = "tied"  # tied: a code belongs to a class from the start; discovered: codes are matched and audited
     num_classes: int | None = None  # classes of the data; None: counted
+    clusters: bool = False  # discovered: codes begin as clusters of packaged ImageNet features of the photographs
     modes_per_class: int = 2  # tied: codes for each class
     num_children: int | None = None  # child codes; tied: classes * modes
     num_parents: int | None = None  # parent codes; None: a tenth of the child codes, at least 2
@@ -152,6 +153,8 @@ class FineGANConfig:
                 f"got {self.free_parent_share:g} with mask_tie_weight {self.mask_tie_weight:g}",
                 "change --free_parent_share, or set --mask_tie_weight too",
             )
+        if self.clusters and self.labels == "tied":
+            raise ConfigError("clusters need labels discovered, got 'tied'", "drop --clusters or change --labels")
         self._check_shards()
         self._check_judge()
         self._check_codes()
@@ -261,6 +264,11 @@ class FineGANConfig:
         """Number of the update, from 0, that begins the hard-negative phase; without one, that after the last."""
         before_images = round(self.total_kimg * 1000) - round(self.hard_negative_kimg * 1000)
         return -(-before_images // self.batch_size)
+
+    @property
+    def modes(self) -> int:
+        """Codes for each class, or cluster, that photographs are known to show; 0: none is known."""
+        return self.modes_per_class if self.labels == "tied" else int(self.clusters)
 
     @property
     def judged_px(self) -> int:

@@ -136,6 +136,8 @@ def settled_values(config: FineGANConfig, manifest: Manifest) -> JSON:
         settled["judge_sha256"] = packaged_sha256()
     if config.teacher == "packaged":
         settled["teacher_sha256"] = packaged_sha256()
+    if config.clusters:
+        settled["clusters_sha256"] = packaged_sha256()
     if config.choose_checkpoint == "kid":
         settled["choice_sha256"] = packaged_sha256(LITE1)
     return settled
@@ -151,7 +153,9 @@ def settle(settled: JSON, manifest: Manifest, run_dir: Path, *, overwrite: bool)
     """
     path = run_dir / "config.json"
     if not path.exists() and not overwrite and not (run_dir / "checkpoints").exists():
-        ensure_free(run_dir, ("data.jsonl", "labels.json", "metrics.jsonl", "status.json"), "a training run")
+        ensure_free(
+            run_dir, ("data.jsonl", "labels.json", "clusters.json", "metrics.jsonl", "status.json"), "a training run"
+        )
     if path.exists() and not overwrite:
         before = read_json(path)
         if not {"config", "data_sha256"} <= before.keys():
@@ -240,6 +244,7 @@ def ensure_alike(accelerator: Accelerator, settled: JSON, checkpoint: Path | Non
         "data": settled["data_sha256"],
         "judge": settled.get("judge_sha256", "none"),
         "teacher": settled.get("teacher_sha256", "none"),
+        "clusters": settled.get("clusters_sha256", "none"),
         "checkpoint": checkpoint.name if checkpoint else "none",
     }
     own = torch.tensor([[seed_for(0, value) for value in found.values()]], device=accelerator.device)

@@ -83,6 +83,7 @@ def _imported_features(run_dir: Path, config: FineGANConfig, manifest: Manifest)
     roles: dict[str, tuple[PackagedModel, bool]] = {
         "judge": (LITE0, config.judge == "projected"),
         "teacher": (LITE0, config.teacher == "packaged" and asks_teacher(config, manifest)),
+        "clusters": (LITE0, config.clusters),
         "choice": (LITE1, config.choose_checkpoint == "kid"),
     }
     path = run_dir / "config.json"

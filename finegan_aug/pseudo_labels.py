@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from finegan_aug.clusters import cluster_codes
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.views import Crops
@@ -22,14 +23,15 @@ def training_labels(config: FineGANConfig, crops: Crops, run_dir: Path) -> Tenso
     """Labels for training, int64 [len(crops)], -1 for none; kept in run_dir/labels.json.
 
     With tied labels and unlabelled images a teacher that learned from the labelled crops names those it is sure of:
-    see `finegan_aug.teaching`. Discovered codes use no label at all.
+    see `finegan_aug.teaching`. Discovered codes use no label at all; with `clusters` a photograph's own code takes its
+    place (`finegan_aug.clusters`).
 
     Raises:
         ConfigError: the packaged teacher is not installed.
     """
     own = crops.labels.cpu()
     if config.labels == "discovered":
-        return torch.full_like(own, -1)
+        return cluster_codes(config, crops, run_dir) if config.clusters else torch.full_like(own, -1)
     if config.pseudo_labels is None or bool((own >= 0).all()) or bool((own < 0).all()):
         return own
     path = run_dir / "labels.json"

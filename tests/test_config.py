@@ -113,6 +113,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "free_parent_share must be from 0 to 1, and 0 without mask_tie_weight, got 0.25 with mask_tie_weight 0; "
         "change --free_parent_share, or set --mask_tie_weight too",
     ),
+    ({"clusters": True}, "clusters need labels discovered, got 'tied'; drop --clusters or change --labels"),
     ({"num_children": 100_001}, "num_children must be at most 100000, got 100001; lower --num_children"),
     ({"modes_per_class": 2**31}, "modes_per_class must be at most 100000, got 2147483648; lower --modes_per_class"),
     ({"batch_size": 0}, "batch_size must be above 0, got 0; raise --batch_size"),

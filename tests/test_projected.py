@@ -246,7 +246,7 @@ def test_one_iteration_moves_every_weight_and_each_step_only_its_own(
 
     real, fake = real_images(game), fakes(game)
     total(game.discriminator_losses(real, fake)).backward()
-    reads_classes = game.tied and game.config.class_weight > 0
+    reads_classes = game.config.modes > 0 and game.config.class_weight > 0
     assert all(p.grad is None for p in parameters([game.generator, game.parent_d]))
     assert all((p.grad is not None) == reads_classes for p in game.info.parameters())
     reads = reads_classes and game.config.label_trunk

@@ -199,8 +199,9 @@ class ChildDiscriminator(nn.Module):
         self.batch_deviation = config.batch_deviation
         judges = config.judge == "trunk"
         self.rf = nn.Conv2d(self.trunk.channels + (config.batch_deviation > 0), 1, 4, 4) if judges else None
-        with_classes = judges and config.projection and config.labels == "tied"
-        self.embedding = nn.Embedding(config.num_classes or 1, self.trunk.channels) if with_classes else None
+        with_classes = judges and config.projection and config.modes > 0
+        shown = (config.num_children or 1) // max(config.modes, 1)
+        self.embedding = nn.Embedding(shown, self.trunk.channels) if with_classes else None
         self.apply(initialise)
 
     def forward(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -62,7 +62,6 @@ class FineGAN:
     def __init__(self, config: FineGANConfig) -> None:
         self.config = config
         self.noise_seed = config.seed  # of codes, noise and augmentation of generated images
-        self.tied = config.labels == "tied"
         self.geometry = patch_geometry(config.resolution)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(config.seed, "init"))
@@ -190,12 +189,12 @@ class FineGAN:
             # Zero between two penalties: the terms keep their names.
             total = sum(penalties, start=real.objects.new_zeros(()))
             terms["r1"] = 0.5 * config.r1_gamma * config.r1_interval * total
-        if self.tied and config.class_weight > 0:
+        if config.modes > 0 and config.class_weight > 0:
             # The head's gradient waits in .grad for the generator's optimiser, which owns the head.
             if features is None:
                 features, _ = self.child_d(objects, real.labels)
             scores = self.info(features if config.label_trunk else features.detach())
-            terms["child_class"] = config.class_weight * losses.class_loss(scores, real.labels, config.modes_per_class)
+            terms["child_class"] = config.class_weight * losses.class_loss(scores, real.labels, config.modes)
         return terms
 
     def generator_losses(self, fake: FakeBatch, real: RealBatch | None = None) -> Terms:
@@ -221,7 +220,7 @@ class FineGAN:
         hinge = self.judge is not None
         terms["g_child"] = losses.hinge_generator_loss(logits) if hinge else losses.real_loss(logits)
         terms["g_child_code"] = config.child_code_weight * losses.code_loss(self.info(object_features), fake.child)
-        if (self.tied or no_box) and config.composite_code_weight > 0:
+        if (config.modes > 0 or no_box) and config.composite_code_weight > 0:
             code = losses.code_loss(self.info(features), fake.child)
             terms["g_composite_code"] = config.composite_code_weight * code
         for name, mask in (("parent", stages.parent_mask), ("child", stages.child_mask)):
@@ -294,5 +293,5 @@ class FineGAN:
         return stages.background[..., margin:-margin, margin:-margin]
 
     def _classes(self, child: Tensor) -> Tensor:
-        """Class of each child code; -1 where codes have none."""
-        return child // self.config.modes_per_class if self.tied else torch.full_like(child, -1)
+        """Class or cluster of each child code; -1 where photographs have none."""
+        return child // self.config.modes if self.config.modes else torch.full_like(child, -1)

@@ -152,8 +152,8 @@ class ProjectedJudge(nn.Module):
 
     def __init__(self, config: FineGANConfig) -> None:
         super().__init__()
-        with_classes = config.projection and config.labels == "tied"
-        num_classes = config.num_classes or 1
+        with_classes = config.projection and config.modes > 0
+        num_classes = (config.num_children or 1) // max(config.modes, 1)
         self.scales = nn.ModuleList(
             ScaleJudge(channels, config.judged_px // stride, 4 * config.ndf, num_classes if with_classes else None)
             for channels, stride in zip(FEATURE_CHANNELS, STRIDES, strict=True)
