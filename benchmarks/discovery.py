@@ -5,9 +5,10 @@
 The photographs are the training images of the run (its data.jsonl) as central object crops; their folders are the
 truth, also for images outside the labelled budget, since this is a measure. No test image is read. Two small networks
 learn from generated images alone which child and which parent code an image has, and name the photographs' codes;
-`finegan_aug.discovery` names the methods. Pixels are reduced to at most 50 principal components. Prints one table,
-means over the seeds with the lowest and highest value, and writes every value as JSON. With tied labels the codes were
-told the classes: their row is no discovery then.
+`finegan_aug.discovery` names the methods. A further row, `head`, is the child code that the training's own information
+head reads in the photographs; with `clusters` it has learned from them. Pixels are reduced to at most 50 principal
+components. Prints one table, means over the seeds with the lowest and highest value, and writes every value as JSON.
+With tied labels the codes were told the classes: their row is no discovery then.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from finegan_aug.checkpoint import best_checkpoint, load_checkpoint
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.crops import build_crops
 from finegan_aug.data.manifest import read_manifest
 from finegan_aug.discovery import Codes, compare_groups, over_seeds
 from finegan_aug.errors import ConfigError
+from finegan_aug.evaluation import clustering_rows
 from finegan_aug.features import Extractor
 from finegan_aug.files import JSON, write_json
+from finegan_aug.models.game import FineGAN
 from finegan_aug.packaged import enlarged_px, packaged_extractor
+from finegan_aug.restoring import load_into, named_tensors
 from finegan_aug.samples import sample
 from finegan_aug.trained import open_run
 
@@ -44,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = open_run(options.run)
     config, generator = run.config, run.generator
     images, truth = photographs(options.run, config)
+    read = head_codes(options.run, config, images)
     num_children, num_parents = generator.child.joint.num_codes, generator.parent.joint.num_codes
     rows = compare_groups(
         images,
@@ -55,10 +61,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         kimg=options.kimg,
         adapt=options.adapt,
     )
+    if read is not None:
+        base: JSON = {"extractor": "information head", "extractor_sha256": None, "n_real": len(images), "n_fake": 0}
+        head = clustering_rows(labels=truth.numpy(), clusters=read.numpy(), base={**base, "split": "train"})
+        rows = [{"method": "head", "seed": options.seeds[0], **row} for row in head] + rows
     result: JSON = {
         "run": options.run.name,
         "checkpoint_sha256": run.checkpoint_sha256,
         "labels": config.labels,
+        "clusters": config.clusters,
         "num_children": num_children,
         "num_parents": num_parents,
         "num_classes": len(torch.unique(truth)),
@@ -87,6 +98,27 @@ def photographs(run: Path, config: FineGANConfig) -> tuple[Tensor, Tensor]:
     # Crops.labels hides classes outside the labelled budget.
     truth = torch.tensor([record.label for record in crops.records])
     return crops.objects_center_uint8(torch.arange(len(crops))), truth
+
+
+@torch.no_grad()
+def head_codes(run: Path, config: FineGANConfig, images: Tensor) -> Tensor | None:
+    """Child code that the information head of the run's best checkpoint reads in images uint8 [N, 3, S, S], int64 [N].
+
+    None for a run that holds no more than a generator.
+    """
+    checkpoint = best_checkpoint(run)
+    held = load_checkpoint(checkpoint)[0].get("model", {}) if checkpoint else {}
+    game = FineGAN(config)
+    readers = named_tensors({"child_d": game.child_d, "info": game.info})
+    if not readers.keys() <= held.keys():
+        return None
+    load_into(readers, {name: held[name] for name in readers})
+    child_d, info = game.child_d.eval(), game.info.eval()
+    codes = []
+    for part in images.split(256):
+        features, _ = child_d(part.float() / 127.5 - 1, torch.full((len(part),), -1))
+        codes.append(info(features).argmax(dim=1))
+    return torch.cat(codes)
 
 
 def frozen_extractors(resolution: int) -> list[Extractor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from untrained_run import untrained_run
 
 from benchmarks import discovery as benchmark
+from finegan_aug.checkpoint import save_checkpoint
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.budget import budget
 from finegan_aug.data.manifest import Manifest
@@ -21,7 +22,10 @@ from finegan_aug.evaluation import k_means
 from finegan_aug.features import Extractor
 from finegan_aug.files import JSON, read_json
 from finegan_aug.metrics import clustering_accuracy
+from finegan_aug.models.game import FineGAN
 from finegan_aug.randomness import seed_for, uniforms
+from finegan_aug.restoring import named_tensors
+from finegan_aug.trained import read_run_config
 
 SIDE_PX = 16
 COLOURS = torch.tensor([[230, 40, 40], [40, 230, 40], [40, 40, 230], [220, 220, 40]])
@@ -180,6 +184,26 @@ def test_the_benchmark_scores_all_training_images_by_their_folders_and_writes_wh
     assert printed[1].split() == ["method", *METRICS, "extractor"]
     assert [line.split()[0] for line in printed[2:]] == ["codes", "phi", "pixels", "frozen"]
     assert printed[5].split() == ["frozen", *["1.000", "(1.000-1.000)"] * 5, "oracle@96"]
+
+
+def test_the_head_of_a_training_reads_the_child_codes_of_photographs(run: Path, toy_data: Manifest) -> None:
+    """Reference: the networks as they were saved, photograph by photograph; a generator alone reads nothing."""
+    config = read_run_config(run)
+    images, truth = benchmark.photographs(run, config)
+    assert benchmark.head_codes(run, config, images) is None
+    game = FineGAN(replace(config, seed=5))
+    named = named_tensors(game.networks())
+    ema = {name: tensor for name, tensor in named.items() if name.startswith("generator.")}
+    save_checkpoint(run, step=2, tensors={"model": named, "ema": ema}, state={"seen_images": 64}, keep=1)
+    child_d, info = game.child_d.eval(), game.info.eval()
+    with torch.no_grad():
+        expected = [info(child_d(image[None] / 127.5 - 1, torch.tensor([-1]))[0]).argmax().item() for image in images]
+    found = benchmark.head_codes(run, config, images)
+    assert found is not None
+    assert found.tolist() == expected
+    benchmark.main(["--run", str(run), "--samples", "24", "--kimg", "0.05", "--seeds", "0", "1"])
+    accuracy = clustering_accuracy(labels=truth.numpy(), clusters=np.array(expected))
+    assert scores(read_json(run / "discovery.json")["rows"], "head")["clustering_accuracy"] == pytest.approx(accuracy)
 
 
 def test_without_the_package_the_table_lacks_the_frozen_features_and_says_so(
