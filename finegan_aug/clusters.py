@@ -32,17 +32,28 @@ def cluster_codes(config: FineGANConfig, crops: Crops, run_dir: Path) -> Tensor:
         ConfigError: the packaged network is not installed.
         DataError: clusters.json does not fit the photographs.
     """
-    path, count = run_dir / CLUSTERS, config.num_children or 0
+    path = run_dir / CLUSTERS
     if not path.exists():
         images = crops.objects_center_uint8(torch.arange(len(crops), device=crops.device))
         extractor = packaged_extractor(input_px=enlarged_px(config.resolution, 3))
         features = F.normalize(extractor.features(images).double().cpu(), dim=1)
-        codes = like_neighbours(features, torch.from_numpy(k_means(features.numpy(), count, seed=config.seed)))
-        write_json(path, {"codes": codes.tolist(), "extractor": extractor.name, "sha256": extractor.sha256})
+        groups = k_means(features.numpy(), config.num_children or 0, seed=config.seed)
+        codes = like_neighbours(features, torch.from_numpy(groups)).tolist()
+        write_json(path, {"codes": codes, "extractor": extractor.name, "sha256": extractor.sha256})
+    return kept_codes(config, run_dir, len(crops))
+
+
+def kept_codes(config: FineGANConfig, run_dir: Path, num_images: int) -> Tensor:
+    """The codes of a run's training images, int64 [num_images], as its clusters.json holds them.
+
+    Raises:
+        DataError: the file is missing or does not fit the photographs.
+    """
+    path, count = run_dir / CLUSTERS, config.num_children or 0
     codes = torch.tensor(read_field(read_json(path), path, "codes", list[int]), dtype=torch.int64)
-    if len(codes) != len(crops) or not bool(((codes >= 0) & (codes < count)).all()):
+    if len(codes) != num_images or not bool(((codes >= 0) & (codes < count)).all()):
         raise DataError(
-            f"{path} must hold a code from 0 to {count - 1} for each of the {len(crops)} training photographs",
+            f"{path} must hold a code from 0 to {count - 1} for each of the {num_images} training photographs",
             "restore the file, or train again with another --out",
         )
     return codes

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from finegan_aug.class_audit import CodeMap, Made, consistency, map_codes
+from finegan_aug.clusters import kept_codes
 from finegan_aug.config import FineGANConfig, Knowledge
 from finegan_aug.data.crops import build_crops
 from finegan_aug.data.manifest import Manifest, read_manifest
@@ -67,7 +68,8 @@ def evaluate_run(
             also those that neither generator nor filter may use; nothing but measures follows from it.
         judge_kimg: length of the training of the judge "own", thousands of images.
         clustering: also cluster photographs by networks trained on generated images (section 4.4 of the paper).
-            With discovered codes these networks always run, since they tell which code is which class.
+            With discovered codes these networks always run, since they tell which code is which class; not where the
+            codes began as clusters of these photographs.
         clustering_kimg: length of training of each of the two networks.
         inception_weights: weight file of torch-fidelity's Inception, which is otherwise left out.
         seed: of samples, networks and subsets.
@@ -91,10 +93,8 @@ def evaluate_run(
     extractors = [*([judged_by.extractor] if judge == "own" else []), *_pretrained(run.config, inception_weights)]
     rows = _image_rows(run, train, fake, extractors, split=split, samples=samples, seed=seed)
 
-    codes = None  # of the labelled photographs
-    if clustering or run.config.labels == "discovered":
-        codes, clustering_rows = _cluster(run, train, samples, kimg=clustering_kimg, seed=seed)
-        rows += clustering_rows if clustering else []
+    codes, clustering_rows = _codes(run, train, samples, clustering=clustering, kimg=clustering_kimg, seed=seed)
+    rows += clustering_rows
     code_map = map_codes(
         run.config,
         run.manifest.classes,
@@ -241,6 +241,18 @@ def _image_rows(
     real = real[torch.from_numpy(permutation(seed_for(seed, "evaluate/reference"), len(real))[:samples])]
     kept = run.folder / "real_features"
     return evaluate_images(real=real, fake=fake, extractors=extractors, seed=seed, split=split, cache_dir=kept)
+
+
+def _codes(
+    run: _Run, train: Photographs, samples: int, *, clustering: bool, kimg: float, seed: int
+) -> tuple[Tensor | None, list[JSON]]:
+    """Child code of each labelled photograph, None where nobody asks, and the rows of the clustering if wanted."""
+    codes, rows = None, list[JSON]()
+    if clustering or (run.config.labels == "discovered" and not run.config.clusters):
+        codes, rows = _cluster(run, train, samples, kimg=kimg, seed=seed)
+    if run.config.clusters:  # settled before the training
+        codes = kept_codes(run.config, run.folder, len(train.labels))[train.labels >= 0]
+    return codes, rows if clustering else []
 
 
 def _cluster(run: _Run, train: Photographs, samples: int, *, kimg: float, seed: int) -> tuple[Tensor, list[JSON]]:

@@ -24,6 +24,7 @@ from finegan_aug.files import read_json
 from finegan_aug.metrics import clustering_accuracy
 from finegan_aug.packaged import packaged_sha256
 from finegan_aug.provenance import set_lineage
+from finegan_aug.run_evaluation import evaluate_run
 from finegan_aug.trained import open_run
 from finegan_aug.training import train
 
@@ -124,6 +125,23 @@ def test_a_run_goes_on_to_the_same_bits_and_the_network_stands_in_its_lineage(
     assert [(parent["used_by"], parent["sha256"]) for parent in lineage.parents] == [("clusters", packaged_sha256())]
     with pytest.raises(CheckpointError, match="belongs to another configuration"):
         train(replace(config, total_kimg=0.048, clusters=False), toy_data, whole)
+
+
+def test_the_audit_takes_the_clusters_for_the_codes_of_labelled_photographs(toy_data: Manifest, tmp_path: Path) -> None:
+    pytest.importorskip(PACKAGE)
+    third = replace(
+        toy_data, images=tuple(replace(image, labelled=i % 3 == 0) for i, image in enumerate(toy_data.images))
+    )
+    run = train(tiny_config(**SETTINGS, total_kimg=0.016), third, tmp_path / "run")
+    evaluate_run(run, samples=24, judge_kimg=0.05, clustering=False)
+    codes = torch.tensor(read_json(run / "clusters.json")["codes"])
+    records = third.of("train")
+    known = torch.tensor([record.labelled for record in records])
+    labels = torch.tensor([record.label for record in records])
+    for row in read_json(run / "audit.json")["codes"]:
+        mine = labels[known & (codes == row["code"])]
+        assert row["n"] == len(mine)
+        assert row["purity"] == (None if not len(mine) else pytest.approx(mine.bincount().max().item() / len(mine)))
 
 
 def test_without_the_package_such_a_run_is_refused_before_its_folder_is_touched(
