@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -66,10 +67,19 @@ _over: Event  # in a worker: whether no further task may begin
 
 
 def _run(function: Callable[[*Arguments], Result], task: tuple[*Arguments]) -> Result:
-    """The task, unless all is over: one that was already on its way to this worker can no longer be cancelled."""
+    """The task, unless all is over: one that was already on its way to this worker can no longer be cancelled.
+
+    Whoever has lost the parent meanwhile ends here: the pool would wait for more tasks for ever.
+    """
     if _over.is_set():
         raise SystemExit
-    return function(*task)
+    try:
+        return function(*task)
+    finally:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            sys.stdout.flush()
+            os._exit(128 + signal.SIGTERM)
 
 
 def _begin(leaving: Event, over: Event) -> None:

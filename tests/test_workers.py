@@ -73,19 +73,20 @@ def test_after_an_error_no_other_task_begins(tmp_path: Path) -> None:
 def test_workers_stop_when_their_parent_is_asked_to_and_when_it_was_killed(
     tmp_path: Path, asked: signal.Signals, code: int, tasks: int
 ) -> None:
-    """A task notes that it began and the SIGTERM it gets, and leaves as a training does; none begins after that. A
-    parent that gets SIGKILL can tell nobody.
+    """A task notes that it began and the SIGTERM it gets, and leaves as a training does; none begins after that, and no
+    worker waits for more. A parent that gets SIGKILL can tell nobody.
     """
     script = tmp_path / "parent.py"
     script.write_text(
-        "import signal, sys, time\n"
+        "import os, signal, sys, time\n"
         "from recipes.workers import each\n"
         "def task(folder, number):\n"
         "    def stopped(*_):\n"
         "        open(f'{folder}/stopped-{number}', 'w').close()\n"
         "        sys.exit(143)\n"
         "    signal.signal(signal.SIGTERM, stopped)\n"
-        "    open(f'{folder}/began-{number}', 'w').close()\n"
+        "    with open(f'{folder}/began-{number}', 'w') as file:\n"
+        "        file.write(str(os.getpid()))\n"
         "    time.sleep(120)\n"
         "if __name__ == '__main__':\n"
         "    from finegan_aug.leaving import leaving_on_request\n"
@@ -101,7 +102,11 @@ def test_workers_stop_when_their_parent_is_asked_to_and_when_it_was_killed(
     finally:
         parent.kill()
     wait_for(tmp_path, "stopped-*")
-    time.sleep(1)  # long enough for the tasks that were already on their way to a worker
+    processes = [int(file.read_text()) for file in tmp_path.glob("began-*")]
+    deadline = time.monotonic() + 20
+    while left := [process for process in processes if lives(process)]:
+        assert time.monotonic() < deadline, f"workers {left} are still there"
+        time.sleep(0.1)
     assert sorted(file.name for file in tmp_path.glob("began-*")) == ["began-0", "began-1"]
 
 
@@ -141,6 +146,16 @@ def test_an_ablation_waits_for_a_worker_that_its_killed_parent_left_behind(
     finally:
         holder.kill()
         holder.wait()
+
+
+def lives(process: int) -> bool:
+    """Whether it runs; one that ended and that nobody has asked for does not."""
+    state = Path(f"/proc/{process}/stat")
+    try:
+        os.kill(process, 0)
+        return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
 
 
 def wait_for(folder: Path, pattern: str) -> None:
