@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the experiments")
     parser.add_argument("--repetitions", type=int, default=10, help="of the null")
     parser.add_argument("--pairs", type=int, default=3, help="of each repetition")
+    parser.add_argument("--poison-pairs", type=int, default=5, help="of the poison")
     parser.add_argument("--steps", type=int, default=200, help="optimiser steps of each classifier of the null")
     parser.add_argument("--model", default="mobilenetv3_small_100", help="of the null")
     parser.add_argument("--resolution", type=int, default=64, help="of the null, pixels")
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"null: {counts['inconclusive']} of {len(results)} repetitions inconclusive, mean {in_points(mean, interval)}"
     )
     if options.sets_from is not None:
-        results.append(poison(options.sets_from, options.out / "poison", options.pairs, options.jobs))
+        results.append(poison(options.sets_from, options.out / "poison", options.poison_pairs, options.jobs))
     null_mean: JSON = {"repetitions": options.repetitions, "mean": mean, "interval": interval}
     write_json(
         options.out / "null_control.json", {"null": null_mean, "classifier": config.to_json(), "results": results}

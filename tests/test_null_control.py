@@ -17,7 +17,20 @@ def test_the_null_is_repeated_with_other_seeds_and_goes_on_where_it_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_ablation(options(tmp_path / "source", arms=("S1",), pairs=1), CONFIG, scanned(tmp_path / "photos"), fake_sets)
-    command = ["--out", str(tmp_path / "null"), "--repetitions", "2", "--pairs", "1", "--steps", "2", "--model", MODEL]
+    command = [
+        "--out",
+        str(tmp_path / "null"),
+        "--repetitions",
+        "2",
+        "--pairs",
+        "1",
+        "--poison-pairs",
+        "1",
+        "--steps",
+        "2",
+        "--model",
+        MODEL,
+    ]
     command += ["--resolution", "24", "--train-images", "120", "--test-images", "12"]
     null_control.main([*command, "--sets-from", str(tmp_path / "source")])
     assert "null: 2 of 2 repetitions inconclusive" in capsys.readouterr().out  # one pair carries no claim
