@@ -223,7 +223,8 @@ class FineGANConfig:
         if name not in PRESETS:
             raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}", "change --preset")
         merged = {"network": name, **PRESETS[name], **values}
-        if name == "classic" and values.get("labels") == "tied":  # the official values are for discovered codes
+        if name == "classic" and (values.get("labels") == "tied" or values.get("clusters")):
+            # The official values are for codes that the game finds alone.
             merged |= {"num_children": None, "num_parents": None, "class_weight": 1.0, "composite_code_weight": 1.0}
             merged |= values
         if merged.get("labels", "tied") == "tied" and merged.get("num_classes") and merged.get("num_children") is None:

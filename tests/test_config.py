@@ -45,6 +45,18 @@ def test_every_network_has_a_preset_and_doubles_up_to_its_resolution() -> None:
         assert 4 << (len(widths.object) - 1 + len(widths.tail)) == side
 
 
+@pytest.mark.parametrize("values", [{"labels": "tied"}, {"clusters": True}], ids=str)
+def test_classic_teaches_classes_and_clusters_as_slim_does_where_photographs_have_them(values: dict[str, Any]) -> None:
+    weights = [
+        (config.class_weight, config.composite_code_weight)
+        for config in (FineGANConfig.preset("classic", **values), FineGANConfig.preset("slim-128"))
+    ]
+    assert weights == [(1.0, 1.0), (1.0, 1.0)]
+    assert FineGANConfig.preset("classic", **values).num_children is None  # counted from the data
+    asked = FineGANConfig.preset("classic", labels="discovered", clusters=True, num_children=30, class_weight=0.5)
+    assert (asked.num_children, asked.class_weight) == (30, 0.5)
+
+
 def test_classic_has_the_official_settings() -> None:
     """kkanshul/finegan code/cfg/train.yml and code/trainer.py; 600 epochs of 736 updates at batch 16."""
     classic = FineGANConfig.preset("classic")
