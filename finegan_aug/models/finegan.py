@@ -186,6 +186,11 @@ class ParentDiscriminator(nn.Module):
         return out
 
 
+def judged_classes(config: FineGANConfig) -> int | None:
+    """How many classes, or clusters, a judge with `projection` knows; None where it judges images alone."""
+    return (config.num_children or 0) // config.modes if config.projection and config.modes else None
+
+
 class ChildDiscriminator(nn.Module):
     """Image [N, 3, S, S] to trunk features [N, C, 4, 4] and real/fake logits [N]; None where another judge says those.
 
@@ -199,9 +204,8 @@ class ChildDiscriminator(nn.Module):
         self.batch_deviation = config.batch_deviation
         judges = config.judge == "trunk"
         self.rf = nn.Conv2d(self.trunk.channels + (config.batch_deviation > 0), 1, 4, 4) if judges else None
-        with_classes = judges and config.projection and config.modes > 0
-        shown = (config.num_children or 1) // max(config.modes, 1)
-        self.embedding = nn.Embedding(shown, self.trunk.channels) if with_classes else None
+        count = judged_classes(config) if judges else None
+        self.embedding = None if count is None else nn.Embedding(count, self.trunk.channels)
         self.apply(initialise)
 
     def forward(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor | None]:

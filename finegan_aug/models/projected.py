@@ -18,7 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from finegan_aug.config import FineGANConfig
 from finegan_aug.models.blocks import conv3
-from finegan_aug.models.finegan import initialise
+from finegan_aug.models.finegan import initialise, judged_classes
 from finegan_aug.packaged import packaged_network
 
 STRIDES = (4, 8, 16, 32)  # of the four feature maps
@@ -152,10 +152,8 @@ class ProjectedJudge(nn.Module):
 
     def __init__(self, config: FineGANConfig) -> None:
         super().__init__()
-        with_classes = config.projection and config.modes > 0
-        num_classes = (config.num_children or 1) // max(config.modes, 1)
         self.scales = nn.ModuleList(
-            ScaleJudge(channels, config.judged_px // stride, 4 * config.ndf, num_classes if with_classes else None)
+            ScaleJudge(channels, config.judged_px // stride, 4 * config.ndf, judged_classes(config))
             for channels, stride in zip(FEATURE_CHANNELS, STRIDES, strict=True)
         )
 
