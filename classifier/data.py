@@ -30,7 +30,8 @@ from .config import ClassifierConfig
 from .transforms import to_tensor
 
 Key = tuple[int, int, bool]  # epoch, index, whether synthetic images are over
-Sample = tuple[Tensor, int, bool]
+Label = int | Tensor  # of an image, or its shares of the classes, float32 [C]
+Sample = tuple[Tensor, Label, bool]
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
@@ -96,7 +97,7 @@ class TrainSamples(Dataset[Sample]):
                 samples.append((image, label, synthetic))
         return samples
 
-    def _seeded_item(self, epoch: int, index: int, final: bool) -> tuple[Any, int, bool]:
+    def _seeded_item(self, epoch: int, index: int, final: bool) -> tuple[Any, Label, bool]:
         """The item, and the generators seeded for what comes after it."""
         chosen, seed = self.final_set if final else self.train_set, seed_for(self.seed, "augment", epoch, index)
         if isinstance(chosen, SyntheticMixDataset):  # seeds its own draws
@@ -105,7 +106,8 @@ class TrainSamples(Dataset[Sample]):
         else:
             seed_generators(seed, self._parts)
             item = chosen[index]
-        return item[0], int(item[1]), len(item) > 2 and bool(item[2])
+        shares = isinstance(item[1], Tensor) and item[1].is_floating_point() and item[1].ndim == 1
+        return item[0], item[1] if shares else int(item[1]), len(item) > 2 and bool(item[2])
 
     def name(self, key: Key) -> str:
         """A sample in words: `sample 3 of epoch 0 (robin/17.png)`, with its file where the data set names one."""
@@ -117,9 +119,10 @@ class TrainSamples(Dataset[Sample]):
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Images [N, 3, H, W], labels int64 [N], is_synthetic bool [N]."""
+    """Images [N, 3, H, W], labels int64 [N] or shares float32 [N, C], is_synthetic bool [N]."""
     images, labels, synthetic = zip(*samples, strict=True)
-    return torch.stack(images), torch.tensor(labels), torch.tensor(synthetic)
+    targets = torch.stack(labels) if isinstance(labels[0], Tensor) else torch.tensor(labels)
+    return torch.stack(images), targets, torch.tensor(synthetic)
 
 
 def square(image: Image.Image, side_px: int) -> Image.Image:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from safetensors.torch import save
-from timm.data.mixup import Mixup, mixup_target
+from timm.data.mixup import Mixup
 from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
@@ -52,7 +52,8 @@ def train_classifier(
 
     Args:
         config: settings.
-        train_set: any map data set of (PIL image, label) or (PIL image, label, is_synthetic).
+        train_set: any map data set of (PIL image, label) or (PIL image, label, is_synthetic); a label is a number, or
+            a tensor of shares of the classes, float32 [C].
         run_dir: gets config.json, metrics.jsonl, model.safetensors and, last, result.json.
         classes: names in the order of the labels.
         validation: evaluated once, at the end; must not be test data.
@@ -156,35 +157,34 @@ class Blend:
     """Mixup, CutMix and label smoothing of a batch, real and synthetic images each among themselves."""
 
     def __init__(self, config: ClassifierConfig, num_classes: int) -> None:
-        self.seed, self.num_classes = config.seed, num_classes
-        self.smoothing = (config.label_smoothing, config.synthetic_label_smoothing)
-        self.synthetic_weight = config.synthetic_loss_weight
-        self.mixers = [
-            Mixup(  # type: ignore[no-untyped-call]
-                config.mixup, config.cutmix, prob=config.mix_prob, label_smoothing=s, num_classes=num_classes
-            )
-            for s in self.smoothing
-            if config.mixup or config.cutmix
-        ]
+        self.config, self.num_classes = config, num_classes
 
     def __call__(self, images: Tensor, labels: Tensor, synthetic: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Images [N, 3, H, W], target shares float32 [N, C] and loss weights float32 [N].
 
         The two sources draw the same numbers, so that an arm without synthetic images shares its draws with the others.
         An odd image out stays unmixed.
+
+        Args:
+            labels: int64 [N], or shares of the classes, float32 [N, C].
         """
-        synthetic = synthetic.to(images.device)
-        targets = images.new_empty(len(labels), self.num_classes)
-        for source, smoothing in enumerate(self.smoothing):
-            rows = (synthetic == bool(source)).nonzero().flatten()
-            if len(rows):
-                targets[rows] = mixup_target(labels[rows], self.num_classes, 1.0, smoothing)  # type: ignore[no-untyped-call]
+        config, synthetic = self.config, synthetic.to(images.device)
+        shares = labels if labels.ndim == 2 else F.one_hot(labels, self.num_classes).to(images.dtype)
+        smoothing = torch.where(synthetic, config.synthetic_label_smoothing, config.label_smoothing)[:, None]
+        targets = (1 - smoothing) * shares + smoothing / self.num_classes
+        for source in (False, True) if config.mixup or config.cutmix else ():
+            rows = (synthetic == source).nonzero().flatten()
             even = rows[: len(rows) // 2 * 2]
-            if self.mixers and len(even):
+            if len(even):
+                # timm mixes labels too; of the labels 0, 1, ... it makes the shares of each image in each.
+                mixer = Mixup(
+                    config.mixup, config.cutmix, prob=config.mix_prob, label_smoothing=0.0, num_classes=len(even)
+                )  # type: ignore[no-untyped-call]
                 with preserved_generators():
-                    seed_generators(seed_for(self.seed, "batch-mix", step))
-                    images[even], targets[even] = self.mixers[source](images[even], labels[even])
-        return images, targets, torch.where(synthetic, self.synthetic_weight, 1.0)
+                    seed_generators(seed_for(config.seed, "batch-mix", step))
+                    images[even], mixing = mixer(images[even], torch.arange(len(even), device=images.device))
+                targets[even] = mixing @ targets[even]
+        return images, targets, torch.where(synthetic, config.synthetic_loss_weight, 1.0)
 
 
 def _check(config: ClassifierConfig, train_set: MapDataset, final: MapDataset, processes: int) -> None:

@@ -74,3 +74,13 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Make `target`, in place of what is there, the same file as `source`; a copy where there are no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        write_bytes(target, source.read_bytes())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,11 +20,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from finegan_aug.arrays import Shares, write_array
 from finegan_aug.data.duplicates import MAX_DISTANCE, MIN_EVIDENCE, dhash, mirrored, to_integers
-from finegan_aug.errors import ConfigError, DataError
+from finegan_aug.errors import ConfigError
 from finegan_aug.nearest import copy_distance, nearest_distances
+from finegan_aug.set_reader import Entries, SetReader, TensorFunction, answers
 from finegan_aug.synthetic import Header, SyntheticRow, read_rows, write_manifest
-from finegan_aug.synthetic_index import SyntheticIndex, open_index
+from finegan_aug.synthetic_index import SOFT_LABELS, SyntheticIndex, open_index
 
 REASONS = ("teacher_top_k", "low_confidence", "high_confidence", "near_duplicate")
 SCORES = ("teacher_rank", "teacher_confidence", "train_distance", "train_dhash_bits")
@@ -32,9 +34,7 @@ ENOUGH = 0.2  # share that must survive (evidence: below it a filter mends nothi
 
 _FLAT = to_integers([dhash(Image.new("RGB", (9, 8)))])  # nothing but ties
 
-TensorFunction = Callable[[Tensor], Tensor]
 Settings = dict[str, float | int | None]
-Entries = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
@@ -68,7 +68,8 @@ def filter_synthetic(
 
     Args:
         out_dir: folder of the synthetic set; one without a manifest gets one.
-        teacher: uint8 [N, 3, S, S] -> logits [N, C] in the order of the set's classes; None: no steps 1 and 2.
+        teacher: uint8 [N, 3, S, S] -> logits [N, C] in the order of the set's classes; its probabilities become the
+            set's soft labels. None: no steps 1 and 2.
         top_k: of step 1; None: max(1, min(10, C // 4)).
         drop_lowest_confidence: share of each class that step 2 drops from below, in [0, 1).
         max_confidence: probability above which step 2 drops; None: none.
@@ -89,9 +90,11 @@ def filter_synthetic(
     options = _Options(top_k, drop_lowest_confidence, max_confidence, features_fn, train_features, train_dhashes)
     index = open_index(root)
     size_px = resolution_px or index.side_px()
-    read, chain = _Reader(index, size_px, batch_size), _Chain(rows)
-    if teacher is not None:
-        _filter_by_teacher(teacher, read, chain, len(header.classes), options)
+    read, chain = SetReader(index, size_px, batch_size), _Chain(rows)
+    if teacher is None:
+        (root / SOFT_LABELS).unlink(missing_ok=True)  # those of another filtering
+    else:
+        write_array(root / SOFT_LABELS, _filter_by_teacher(teacher, read, chain, len(header.classes), options))
     _filter_copies(read, chain, options)
     report = _report(header, chain, options.record(teacher is not None, size_px))
     write_manifest(root, replace(header, filter=asdict(report)), chain.edited())
@@ -164,32 +167,20 @@ class _Chain:
             yield edited if offered else row
 
 
-class _Reader:
-    """Images of a set as uint8 [N, 3, S, S], batch by batch."""
-
-    def __init__(self, index: SyntheticIndex, size_px: int, batch_size: int) -> None:
-        self.index, self._size_px, self._batch_size = index, size_px, batch_size
-
-    def batches(self, entries: Entries) -> Iterator[tuple[Entries, Tensor]]:
-        for start in range(0, len(entries), self._batch_size):
-            chosen = entries[start : start + self._batch_size]
-            pixels = np.stack([self._pixels(int(entry)) for entry in chosen])
-            yield chosen, torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-
-    def _pixels(self, entry: int) -> npt.NDArray[np.uint8]:
-        image, size = self.index.image(entry), (self._size_px, self._size_px)
-        return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))
-
-
-def _filter_by_teacher(teacher: TensorFunction, read: _Reader, chain: _Chain, classes: int, options: _Options) -> None:
-    rank, confidence = _judge(teacher, read, chain, classes)
+def _filter_by_teacher(
+    teacher: TensorFunction, read: SetReader, chain: _Chain, classes: int, options: _Options
+) -> Shares:
+    """Steps 1 and 2; returns the teacher's probabilities, float32 [N, C], not a number where it was not asked."""
+    shares, rank = _judge(teacher, read, chain, classes)
+    confidence = shares[np.arange(len(shares)), chain.labels]
     chain.drop(rank > options.top_k, "teacher_top_k")
     chain.drop(_lowest(confidence, chain, options.drop_lowest_confidence), "low_confidence")
     if options.max_confidence is not None:
         chain.drop(confidence > options.max_confidence, "high_confidence")
+    return shares.astype(np.float32)
 
 
-def _filter_copies(read: _Reader, chain: _Chain, options: _Options) -> None:
+def _filter_copies(read: SetReader, chain: _Chain, options: _Options) -> None:
     if options.features_fn is not None and options.train_features is not None:
         distance, threshold = _feature_distances(options.features_fn, options.train_features, read, chain)
         chain.drop(distance <= threshold, "near_duplicate")
@@ -197,23 +188,17 @@ def _filter_copies(read: _Reader, chain: _Chain, options: _Options) -> None:
         chain.drop(_hash_distances(options.train_dhashes, read.index, chain) <= MAX_DISTANCE, "near_duplicate")
 
 
-@torch.no_grad()
-def _judge(teacher: TensorFunction, read: _Reader, chain: _Chain, classes: int) -> tuple[Floats, Floats]:
-    """Rank (1 is the likeliest) and probability of the intended class, by entry; ties count against it."""
-    rank, confidence = np.zeros(len(chain.rows)), np.zeros(len(chain.rows))
-    for chosen, images in read.batches(chain.alive()):
-        logits = teacher(images).detach().double().cpu()
-        if logits.shape != (len(images), classes) or not bool(logits.isfinite().all()):
-            raise DataError(
-                f"the teacher must give finite logits of shape {[len(images), classes]}, found {list(logits.shape)}",
-                "train the teacher on the classes of the synthetic set",
-            )
+def _judge(teacher: TensorFunction, read: SetReader, chain: _Chain, classes: int) -> tuple[Floats, Floats]:
+    """Probabilities [N, C] and rank (1 is the likeliest) of the intended class, by entry; ties count against it."""
+    shares, rank = np.full((len(chain.rows), classes), np.nan), np.zeros(len(chain.rows))
+    for chosen, logits in answers(teacher, read, chain.alive(), classes):
         intended = torch.from_numpy(chain.labels[chosen])[:, None]
         rank[chosen] = (logits >= logits.gather(1, intended)).sum(1).numpy()
-        confidence[chosen] = logits.softmax(1).gather(1, intended)[:, 0].numpy()
+        shares[chosen] = logits.softmax(1).numpy()
     for entry in chain.alive():
-        chain.scores[entry] |= {"teacher_rank": int(rank[entry]), "teacher_confidence": float(confidence[entry])}
-    return rank, confidence
+        confidence = float(shares[entry, chain.labels[entry]])
+        chain.scores[entry] |= {"teacher_rank": int(rank[entry]), "teacher_confidence": confidence}
+    return shares, rank
 
 
 def _lowest(confidence: Floats, chain: _Chain, share: float) -> Mask:
@@ -228,7 +213,7 @@ def _lowest(confidence: Floats, chain: _Chain, share: float) -> Mask:
 
 @torch.no_grad()
 def _feature_distances(
-    features_fn: TensorFunction, train_features: Tensor, read: _Reader, chain: _Chain
+    features_fn: TensorFunction, train_features: Tensor, read: SetReader, chain: _Chain
 ) -> tuple[Floats, float]:
     """Distance of each image to its nearest training image, by entry, and the distance below which it is a copy."""
     real = train_features.detach().double().cpu()

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from finegan_aug.config import Boxes, Knowledge
 from finegan_aug.data.outside import printable
 from finegan_aug.errors import CheckpointError, ConfigError, DataError
 from finegan_aug.files import read_json
 from finegan_aug.options import build, parse_options
 from finegan_aug.run_folder import is_held
 from finegan_aug.typed import read_field
-from finegan_aug.verbs import PhotoOptions
+from finegan_aug.verbs import DataOptions, PhotoOptions, load
 
 EXIT_KILLED = 137  # as of a process that got SIGKILL
 
@@ -70,6 +71,47 @@ def report(argv: Sequence[str]) -> int:
     from finegan_aug.report import write_report
 
     print(write_report(options.experiment, options.out, without_real_images=options.without_real_images))
+    return 0
+
+
+@dataclass(frozen=True)
+class NameOptions:
+    """What to name, and who names it."""
+
+    codes: Path  # folder of synthetic images with a class for each code (`synthesize --by-code`)
+    out: Path  # folder for the same images by class, with the teacher's probabilities as soft labels
+    boxes: Boxes | None = None  # where the object is in the photographs (default: given where every one has a box)
+    teacher: Knowledge = "own"  # who names: a network trained on the photographs, or packaged ImageNet features
+    teacher_kimg: float = 20.0  # length of the training of the teacher own, thousands of images
+    fraction: float = 1.0  # share of the training images whose labels the teacher may use
+    pair: int = 0  # number of the draw of that share
+    seed: int = 0  # of the teacher
+
+
+def name(argv: Sequence[str]) -> int:
+    """Write the images of codes under the classes that a teacher sees in them."""
+    values, data = parse_options("finegan-aug name", argv, NameOptions, DataOptions, positional=("codes",))
+    options = build(NameOptions, values)
+    manifest = load(data)
+    from finegan_aug.data.budget import budget
+    from finegan_aug.naming import name_synthetic
+    from finegan_aug.output_folder import ensure_apart
+    from finegan_aug.run_folder import run_lock
+    from finegan_aug.teacher import teach
+
+    ensure_apart(options.out, manifest)
+    if options.fraction < 1:
+        manifest = budget(manifest, options.fraction, pair=options.pair, unlabelled="keep")
+    with run_lock(options.out):
+        taught = teach(
+            options.codes,
+            manifest,
+            boxes=options.boxes,
+            teacher=options.teacher,
+            teacher_kimg=options.teacher_kimg,
+            seed=options.seed,
+        )
+        print(name_synthetic(options.codes, options.out, taught, fraction=options.fraction, pair=options.pair))
     return 0
 
 

@@ -67,7 +67,7 @@ def imagenet_parent(used_by: str, name: str, sha256: str) -> JSON:
     """An entry of `parents`: the set imports features of a network that was trained on ImageNet.
 
     Args:
-        used_by: judge or teacher of the generator, or filter_teacher.
+        used_by: judge, teacher, clusters or choice of the generator, labels of the set, or filter_teacher.
         name: of the network in timm.
         sha256: of its weights.
     """

@@ -14,10 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
-from finegan_aug.batch_mixing import SyntheticMix, check_alpha
+from finegan_aug.batch_mixing import SyntheticMix
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.transforms import (
     Transform,
@@ -39,6 +38,7 @@ from finegan_aug.data.wrapped import (
 )
 from finegan_aug.errors import ConfigError, DataError
 from finegan_aug.lineage import firewall
+from finegan_aug.mixing_checks import check_options, first_item
 from finegan_aug.randomness import seed_for, seeds, uniforms
 from finegan_aug.synthetic_index import ClassPools, open_index
 
@@ -62,15 +62,18 @@ class SyntheticMixDataset(Dataset[Any]):
             transform of `real` itself is used for both. May be set later, as timm's `create_loader` does.
         target_transform: runs on the label, after that of `real`.
         return_source: items are (image, label, is_synthetic).
+        soft_labels: labels are shares of the classes, float32 [C]: of a synthetic image what the teacher that filtered
+            the set said of it, of a real one 1 for its class, unless `real` yields shares itself.
         data_manifest: budget manifest of this classifier, or its file. Switches the firewall on: the lineage of the
             set is checked against it, and each synthetic file against its hash.
 
     A class without a kept synthetic image falls back to its real images; see `shortfall`.
 
     Raises:
-        ConfigError: alpha outside [0, 1], an unknown mode, per_class missing or out of place.
-        DataError: class names differ, labels are not reachable, or `real` does not yield PIL images that the
-            transform needs.
+        ConfigError: alpha outside [0, 1], an unknown mode, per_class missing or out of place; soft_labels with a
+            target transform of `real`.
+        DataError: class names differ, labels are not reachable, `real` does not yield PIL images that the
+            transform needs, or the set has no soft labels.
         LeakError: the lineage breaks the firewall.
     """
 
@@ -86,9 +89,10 @@ class SyntheticMixDataset(Dataset[Any]):
         transform: Transform | None = None,
         target_transform: Callable[[Any], Any] | None = None,
         return_source: bool = False,
+        soft_labels: bool = False,
         data_manifest: Manifest | str | Path | None = None,
     ) -> None:
-        _check_options(alpha, mode, per_class)
+        check_options(alpha, mode, per_class)
         self.real, self.synthetic = real, open_index(synthetic)
         self._chain = chain_of(real)  # looking for it costs more than all else that is done for an item
         self.alpha, self.mode, self.per_class, self.seed = alpha, mode, per_class, seed
@@ -115,7 +119,8 @@ class SyntheticMixDataset(Dataset[Any]):
         self._seen: tuple[tuple[Transform, ...], Transform | None] | None = None
         self._steps: tuple[Transform, ...] = ()
         self._parts, self._torch_alone = parts_with_seed(None), False
-        self._check_items()
+        first_item(real, seed, needs_pil=transform is not None or not transforms_of(self._chain))
+        self._columns = self._soft_columns() if soft_labels else None
         empty = [self.classes[c] for c in np.unique(labels) if not self._pools.sizes[c]]
         if empty and (alpha > 0 or mode == "append"):
             warnings.warn(f"no kept synthetic image of {', '.join(empty)}: real ones are used", stacklevel=2)
@@ -154,11 +159,14 @@ class SyntheticMixDataset(Dataset[Any]):
         seed_generators(int(item_seeds[index]), self._parts, torch_alone=self._torch_alone)
         if place < 0:
             image, label = self.real[~place][:2]
+            label = label if self._columns is None else self._shares(label)
             steps = steps if self.transform is not None else ()  # `real` has already run its own
         else:
             image, label = self.synthetic.image(place, verify=self._verify_files), int(self._labels[index])
             for target_step in transforms_of(self._chain, "target_transform"):
                 label = target_step(label)
+            if self._columns is not None:
+                label = torch.from_numpy(self.synthetic.soft_labels[place, self._columns])
         for step in steps:
             image = step(image)
         label = label if self.target_transform is None else self.target_transform(label)
@@ -249,20 +257,21 @@ class SyntheticMixDataset(Dataset[Any]):
             plan[count + gap] = ~own[turn[gap] % len(own)]
         return plan
 
-    def _check_items(self) -> None:
-        """The first real item shows whether real and synthetic images will be of one kind."""
-        with preserved_generators():
-            seed_generators(self.seed)
-            item = self.real[0]
-        if not isinstance(item, tuple | list) or len(item) < 2:
-            raise DataError(f"items of real must be (image, label), found {type(item).__name__}", "return a pair")
-        needs_pil = self.transform is not None or not transforms_of(self._chain)
-        if needs_pil and not isinstance(item[0], Image.Image):
-            raise DataError(
-                f"real must yield PIL images, on which transform= runs for real and synthetic alike, found "
-                f"{type(item[0]).__name__}",
-                "give the transform to one of the two alone: to real as its .transform, or to transform=",
+    def _soft_columns(self) -> list[int]:
+        """Columns of the set's soft labels in the order of the classes."""
+        if transforms_of(self._chain, "target_transform"):
+            raise ConfigError(
+                "soft_labels are shares of the classes, for which real must have no target_transform, found one",
+                "leave soft_labels out, or take the target_transform away",
             )
+        _ = self.synthetic.soft_labels  # what is wrong with them is said here, not in a worker
+        return [self.synthetic.header.classes.index(name) for name in self.classes]
+
+    def _shares(self, label: Any) -> torch.Tensor:
+        """A real label as shares of the classes, float32 [C]."""
+        if isinstance(label, torch.Tensor) and label.is_floating_point() and label.ndim == 1:
+            return label
+        return torch.zeros(len(self.classes)).index_fill_(0, torch.tensor(int(label)), 1.0)
 
 
 class Samples(Sequence[tuple[str | None, int]]):
@@ -286,14 +295,3 @@ class Samples(Sequence[tuple[str | None, int]]):
 
     def __iter__(self) -> Iterator[tuple[str | None, int]]:
         return (self[index] for index in range(len(self)))
-
-
-def _check_options(alpha: float, mode: str, per_class: int | None) -> None:
-    check_alpha(alpha)
-    if mode not in ("replace", "append"):
-        raise ConfigError(f"mode must be 'replace' or 'append', found {mode!r}", "choose one of the two")
-    if (per_class is not None) != (mode == "append") or (per_class is not None and per_class < 0):
-        raise ConfigError(
-            f"per_class must be a number with mode 'append' and None with 'replace', found {per_class} with {mode!r}",
-            "give per_class=100 with mode='append', or leave it out",
-        )

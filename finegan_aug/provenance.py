@@ -49,7 +49,7 @@ def _are_written(out_dir: Path, header: Header, rows: list[SyntheticRow], lineag
 
 
 def set_lineage(
-    run: TrainedRun, manifest: Manifest, code_to_class: tuple[int, ...], fraction: float | None, pair: int | None
+    run: TrainedRun, manifest: Manifest, code_to_class: tuple[int, ...] | None, fraction: float | None, pair: int | None
 ) -> Lineage:
     """Every training image with its role: its label was used, it only told codes from classes, or it was looked at.
 

@@ -60,7 +60,8 @@ def evaluate_run(
     Args:
         run_dir: a training run with a checkpoint; its data.jsonl says which photographs.
         synthetic_dir: a set made by this run, filtered or not: class consistency is then that of its images, drawn
-            once more in the crop view, before and after the filter; at most `samples` of them.
+            once more in the crop view, before and after the filter; at most `samples` of them. Where a teacher named
+            the images, no code is matched to a class, and audit.json is left as it is.
         split: photographs that the generated images are compared with.
         samples: generated images, rounded up to equally many for each code; at most as many photographs are used.
         judge: "own", a small network trained from scratch; "packaged", a probe on the features of EfficientNet-Lite2.
@@ -83,7 +84,8 @@ def evaluate_run(
         DataError: no labelled photograph, an empty split, or a synthetic set of another checkpoint.
     """
     run = _open(Path(run_dir))
-    _check_options(run.config, split, judge, judge_labels)
+    named = synthetic_dir is not None and "named_by" in read_rows(Path(synthetic_dir))[0].made_with
+    _check_options(run.config, split, judge, judge_labels, named=named)
     checked_rows = None if synthetic_dir is None else _rows_of_set(Path(synthetic_dir), run, samples)
     train = _photographs(run, "train")
     to_measure, val = (train, _validation(run)) if judge_labels == "budget" else (_with_every_label(run, train), None)
@@ -95,14 +97,8 @@ def evaluate_run(
 
     codes, clustering_rows = _codes(run, train, samples, clustering=clustering, kimg=clustering_kimg, seed=seed)
     rows += clustering_rows
-    code_map = map_codes(
-        run.config,
-        run.manifest.classes,
-        codes=codes,
-        labels=train.labels[train.labels >= 0],
-        child=child,
-        answers=judged_by.extractor.logits(fake).argmax(dim=1),
-    )
+    labels, answers = train.labels[train.labels >= 0], judged_by.extractor.logits(fake).argmax(dim=1)
+    code_map = map_codes(run.config, run.manifest.classes, codes=codes, labels=labels, child=child, answers=answers)
 
     if checked_rows is None:
         intended = code_map.code_to_class[child]
@@ -113,7 +109,8 @@ def evaluate_run(
     variety_rows = set_rows(made, to_measure, judged_by.extractor, run.manifest.classes, seed=seed)
     rows += [*judged_by.rows, *consistency_rows, *variety_rows]
 
-    _write_audit(run, judged_by, by_class, code_map)
+    if not named:  # whose labels are a teacher's, whatever the codes are
+        _write_audit(run, judged_by, by_class, code_map)
     _write_figures(run, train, fake, made, judged_by.extractor, seed=seed)
     settings: JSON = {
         "checkpoint_sha256": run.checkpoint_sha256,
@@ -128,7 +125,7 @@ def evaluate_run(
     return run.folder / "evaluation.json"
 
 
-def _check_options(config: FineGANConfig, split: str, judge: str, judge_labels: str) -> None:
+def _check_options(config: FineGANConfig, split: str, judge: str, judge_labels: str, *, named: bool) -> None:
     if split not in get_args(Split):
         raise ConfigError(
             f"split must be train or val, found {split!r}", "leave the test images to the comparison of classifiers"
@@ -136,7 +133,7 @@ def _check_options(config: FineGANConfig, split: str, judge: str, judge_labels: 
     for name, value, kind in (("judge", judge, Knowledge), ("judge_labels", judge_labels, JudgeLabels)):
         if value not in get_args(kind):
             raise ConfigError(f"{name} must be {' or '.join(get_args(kind))}, found {value!r}", f"change --{name}")
-    if config.labels == "discovered" and (judge, judge_labels) != ("own", "budget"):
+    if config.labels == "discovered" and not named and (judge, judge_labels) != ("own", "budget"):
         raise ConfigError(
             "with discovered labels the judge has a say in which code is which class, so it must be own, with labels "
             f"of the budget, found {judge} with {judge_labels}",
@@ -248,6 +245,8 @@ def _codes(
 ) -> tuple[Tensor | None, list[JSON]]:
     """Child code of each labelled photograph, None where nobody asks, and the rows of the clustering if wanted."""
     codes, rows = None, list[JSON]()
+    if not bool((train.labels >= 0).any()):  # no label, so nothing to match codes with
+        return codes, rows
     if clustering or (run.config.labels == "discovered" and not run.config.clusters):
         codes, rows = _cluster(run, train, samples, kimg=kimg, seed=seed)
     if run.config.clusters:  # settled before the training

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from finegan_aug.codes import child_to_class
 from finegan_aug.config import FineGANConfig
-from finegan_aug.data.manifest import read_manifest
+from finegan_aug.data.manifest import Manifest, read_manifest
 from finegan_aug.errors import ConfigError, DataError
 from finegan_aug.files import read_json, sha256_file, write_bytes
 from finegan_aug.grids import to_uint8
@@ -58,6 +58,7 @@ def synthesize(
     background: Background | None = None,
     placement: Placement | None = None,
     canvas_px: int | None = None,
+    by_code: bool = False,
     fraction: float | None = None,
     pair: int | None = None,
 ) -> Path:
@@ -73,6 +74,8 @@ def synthesize(
         placement: "crop": the object fills the image as in the training crops; "frame": it lies where and as large as
             objects lie in the training photographs. Default: "frame" where boxes are known.
         canvas_px: side of a "frame" image; default the generator's resolution.
+        by_code: each child code is a class of its own, as of an imported generator, and needs no audit; a teacher may
+            then name the images one by one (`teacher.name_synthetic`).
         fraction, pair: draw of the labelled budget, noted in the lineage.
 
     Returns:
@@ -94,13 +97,14 @@ def synthesize(
     placement = placement or ("crop" if config.boxes == "none" or manifest is None else "frame")
     background = background or ("random" if config.judges_background else "tied")
     canvas_px = (canvas_px or config.resolution) if placement == "frame" else config.resolution
-    settings = SynthesisSettings(run.checkpoint_sha256, per_class, seed, image_format, background, placement, canvas_px)
+    about = (seed, image_format, background, placement, canvas_px, by_code)
+    settings = SynthesisSettings(run.checkpoint_sha256, per_class, *about)
     check(settings, out_dir, manifest)
     state = launched()
     with held_together(out_dir, state):
         written = settle(settings, out_dir)
-        classes = manifest.classes if manifest else _imported_classes(run_dir / "config.json")
-        codes, code_to_class = _codes_by_class(config, run_dir, seen=manifest is not None)
+        classes = _class_names(run_dir, manifest, config.num_children if by_code else None)
+        codes, code_to_class = _codes_by_class(config, run_dir, seen=manifest is not None and not by_code)
         places = object_places(manifest, config.boxes) if manifest and placement == "frame" else None
         generator = run.generator.to(state.device)
 
@@ -123,12 +127,10 @@ def synthesize(
                 for label, first in blocks
                 for row in _rows(config, classes, codes[label], label, first, settings, out_dir)
             ]
-            header = Header(
-                classes, canvas_px, image_format, {**asdict(settings), "config_sha256": config_sha256(config)}
-            )
+            made_with = {**asdict(settings), "config_sha256": config_sha256(config)}
             seen = None if imported else manifest
-            lineage = set_lineage(run, seen, code_to_class, fraction, pair) if seen else None
-            write_records(out_dir, header, rows, lineage)
+            lineage = set_lineage(run, seen, None if by_code else code_to_class, fraction, pair) if seen else None
+            write_records(out_dir, Header(classes, canvas_px, image_format, made_with), rows, lineage)
         state.wait_for_everyone()
     return out_dir
 
@@ -243,8 +245,12 @@ def _rows(
     return found
 
 
-def _imported_classes(path: Path) -> tuple[str, ...]:
-    return tuple(read_field(read_json(path), path, "classes", list[str]))
+def _class_names(run_dir: Path, manifest: Manifest | None, num_codes: int | None) -> tuple[str, ...]:
+    """Those of the codes, of the photographs, or what an imported run calls its codes."""
+    if num_codes is not None:
+        return tuple(f"code-{code:03d}" for code in range(num_codes))
+    path = run_dir / "config.json"
+    return manifest.classes if manifest else tuple(read_field(read_json(path), path, "classes", list[str]))
 
 
 def _codes_by_class(config: FineGANConfig, run_dir: Path, *, seen: bool) -> tuple[list[Tensor], tuple[int, ...]]:

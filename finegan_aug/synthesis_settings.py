@@ -30,6 +30,7 @@ class SynthesisSettings:
     background: Background
     placement: Placement
     canvas_px: int
+    by_code: bool = False
 
 
 def check(settings: SynthesisSettings, out_dir: Path, manifest: Manifest | None) -> None:
@@ -66,7 +67,7 @@ def settle(settings: SynthesisSettings, out_dir: Path) -> dict[str, str | None]:
     if not path.exists():
         ensure_free(out_dir, (MANIFEST, LINEAGE), "a synthetic set", folders=True)
     else:
-        before = read_json(path)
+        before = {"by_code": False, **read_json(path)}  # sets that are older than this setting
         if type(before.get("per_class")) is int and before["per_class"] > settings.per_class:
             raise ConfigError(
                 f"per_class must be at least {before['per_class']}, as many as {out_dir} holds, found "

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from finegan_aug.arrays import write_array
 from finegan_aug.data.decode import SUFFIXES
 from finegan_aug.data.outside import path_fault, shown
 from finegan_aug.errors import DataError, StorageError
-from finegan_aug.files import write_bytes
 from finegan_aug.synthetic_rows import (
     FORMAT,
     MAX_LINE_BYTES,
@@ -167,9 +167,7 @@ def list_folder(root: Path) -> tuple[Header, list[SyntheticRow]]:
 
 def write_index(out_dir: Path, table: Table) -> None:
     """Write the int64 table [N, 5] that belongs to the manifest beside it."""
-    stream = io.BytesIO()
-    np.save(stream, table, allow_pickle=False)
-    write_bytes(out_dir / INDEX, stream.getvalue())
+    write_array(out_dir / INDEX, table)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

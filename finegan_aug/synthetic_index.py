@@ -12,7 +12,7 @@ import mmap
 import os
 from array import array
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from finegan_aug.arrays import Shares, read_shares
 from finegan_aug.data.decode import decode
 from finegan_aug.data.outside import followed
 from finegan_aug.errors import DataError, LeakError, StorageError
@@ -37,6 +38,7 @@ from finegan_aug.synthetic_rows import (
 )
 
 START, END, LABEL, IMAGE, KEPT = range(5)  # columns of the index
+SOFT_LABELS = "soft_labels.npy"
 
 
 class SyntheticIndex:
@@ -107,6 +109,18 @@ class SyntheticIndex:
             pass
         row = self.row(entry)  # a listed folder; or says what is wrong
         return row.file, row.sha256
+
+    @cached_property
+    def soft_labels(self) -> Shares:
+        """The probability of each class by the teacher that filtered the set, float32 [N, C], memory-mapped.
+
+        Rows of kept images are shares of one; those of dropped images may hold anything.
+
+        Raises:
+            DataError: there are none, or they do not fit the manifest.
+        """
+        shape, kept = (len(self), len(self.header.classes)), self.table[:, KEPT] > 0
+        return read_shares(self.root / SOFT_LABELS, shape, kept, "filter the set: finegan-aug filter SET --data DIR")
 
     def pools(self) -> list[Table]:
         """Kept entries of each class, one int64 array per class of the header."""

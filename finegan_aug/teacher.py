@@ -1,4 +1,4 @@
-"""Filtering with a teacher that learned from real training images only, fitted and applied.
+"""A teacher that learned from real training images only, fitted for a synthetic set, and filtering with it.
 
 It is the small network, or a probe on packaged features; with a probe the set imports what ImageNet taught these.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,103 @@ from finegan_aug.data.manifest import ImageRecord, Manifest
 from finegan_aug.data.objects import BoxSource
 from finegan_aug.errors import DataError
 from finegan_aug.filtering import FilterReport, filter_synthetic
-from finegan_aug.lineage import UNLABELLED, imagenet_parent, read_lineage, write_lineage
+from finegan_aug.lineage import UNLABELLED, Lineage, imagenet_parent, read_lineage, write_lineage
 from finegan_aug.packaged import LITE0, packaged_sha256
+from finegan_aug.probe import Probe
+from finegan_aug.small_cnn import SmallClassifier
 from finegan_aug.synthetic import read_rows
 from finegan_aug.synthetic_index import open_index
 from finegan_aug.teaching import fit_teacher
+
+USED_BY = "filter_teacher"
+
+
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """A teacher, and the training images that it has seen."""
+
+    fitted: Probe | SmallClassifier
+    classes: tuple[str, ...]
+    records: list[ImageRecord]
+    images: Tensor  # uint8 [N, 3, S, S], as large as the synthetic ones
+    imports: bool  # ImageNet taught it
+
+    def noted_in(self, lineage: Lineage, used_by: str) -> Lineage:
+        """The lineage of a set after this teacher has had a part in it, as `used_by`."""
+        lineage = lineage.with_role("filter_teacher", [record.sha256 for record in self.records if record.labelled])
+        lineage = lineage.with_role(UNLABELLED, [record.sha256 for record in self.records if not record.labelled])
+        now = (imagenet_parent(used_by, LITE0, packaged_sha256()),) if self.imports else ()
+        others = tuple(parent for parent in lineage.parents if parent not in now)
+        return replace(lineage, parents=(*others, *now))
+
+
+def teach(
+    synthetic: Path,
+    manifest: Manifest,
+    *,
+    boxes: BoxSource | None = None,
+    teacher: Knowledge = "own",
+    teacher_kimg: float = 20.0,
+    seed: int = 0,
+) -> Taught:
+    """Fit a teacher on the labelled training images, cut and scaled as those of a synthetic set are.
+
+    Args:
+        synthetic: folder of the set.
+        manifest: real images; the train split is used, without the labels of images that are not labelled.
+        boxes: where the object is in them, as in the training of the generator; used where the set shows crops.
+            Default: given where every photograph has a box, otherwise none.
+        teacher: "own", a small network trained from scratch; "packaged", a probe on the features of an ImageNet
+            network, which are then also those that show copies.
+        teacher_kimg: length of the training of the own teacher, thousands of images.
+
+    Raises:
+        ConfigError: the packaged teacher is not installed.
+    """
+    lineage = read_lineage(synthetic)
+    # a generator that saw the labelled budget alone keeps its claim only if its filter sees no more
+    labelled = None if lineage is None or lineage.gan_data == "u" else True
+    records = manifest.of("train", labelled=labelled)
+    images = shown_images(synthetic, manifest, records, boxes)
+    labels = torch.tensor([record.label if record.labelled else -1 for record in records])
+    fitted = fit_teacher(teacher, images, labels, num_classes=len(manifest.classes), seed=seed, kimg=teacher_kimg)
+    return Taught(fitted, manifest.classes, records, images, teacher == "packaged")
+
+
+def filter_taught(
+    out_dir: Path,
+    taught: Taught,
+    *,
+    top_k: int | None = None,
+    drop_lowest_confidence: float = 0.1,
+    max_confidence: float | None = None,
+) -> FilterReport:
+    """`filter_synthetic` by this teacher and against copies of what it has seen; the lineage says who had a part.
+
+    Raises:
+        DataError: the set has other classes than the data.
+    """
+    _check_classes(out_dir, taught.classes)
+    lineage = read_lineage(out_dir)
+    if lineage is not None:
+        lineage = taught.noted_in(lineage, USED_BY)
+        # Before the manifest is written: wherever this is broken off, the lineage names all that taught the set.
+        write_lineage(out_dir, lineage)
+    report = filter_synthetic(
+        out_dir,
+        teacher=taught.fitted.logits,
+        top_k=top_k,
+        drop_lowest_confidence=drop_lowest_confidence,
+        max_confidence=max_confidence,
+        features_fn=taught.fitted.features,
+        train_features=taught.fitted.features(taught.images),
+        train_dhashes=[record.dhash for record in taught.records]
+        + [dhash(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in taught.images],
+    )
+    if lineage is not None:  # this teacher alone is left of those that filtered
+        others = tuple(parent for parent in lineage.parents if parent.get("used_by") != USED_BY)
+        write_lineage(out_dir, taught.noted_in(replace(lineage, parents=others), USED_BY))
+    return report
 
 
 def filter_with_teacher(
@@ -42,59 +134,38 @@ def filter_with_teacher(
     drop_lowest_confidence: float = 0.1,
     max_confidence: float | None = None,
 ) -> FilterReport:
-    """Fit a teacher on the labelled training images, filter a synthetic set with it, and note who had a part in it.
-
-    Args:
-        out_dir: folder of the synthetic set.
-        manifest: real images; the train split is used, without the labels of images that are not labelled.
-        boxes: where the object is in them, as in the training of the generator; used where the set shows crops.
-            Default: given where every photograph has a box, otherwise none.
-        teacher: "own", a small network trained from scratch; "packaged", a probe on the features of an ImageNet
-            network, which are then also those that show copies.
-        teacher_kimg: length of the training of the own teacher, thousands of images.
-        top_k, drop_lowest_confidence, max_confidence: as in `filter_synthetic`.
+    """`teach` and `filter_taught` in one.
 
     Raises:
         ConfigError: the packaged teacher is not installed.
         DataError: the set has other classes than the data.
     """
-    header, _ = read_rows(out_dir)
-    if header.classes != manifest.classes:
-        raise DataError(
-            f"the synthetic set must have the classes {list(manifest.classes)}, found {list(header.classes)}",
-            "name the photographs its generator was trained on",
-        )
-    resolution = open_index(out_dir).side_px()
-    lineage = read_lineage(out_dir)
-    # a generator that saw the labelled budget alone keeps its claim only if its filter sees no more
-    labelled = None if lineage is None or lineage.gan_data == "u" else True
-    records = manifest.of("train", labelled=labelled)
-    crop = header.made_with.get("placement") == "crop"
-    images = _crops(manifest, records, resolution, boxes) if crop else _whole(manifest, records, resolution)
-    labels = torch.tensor([record.label if record.labelled else -1 for record in records])
-    fitted = fit_teacher(teacher, images, labels, num_classes=len(manifest.classes), seed=seed, kimg=teacher_kimg)
-    if lineage is not None:
-        lineage = lineage.with_role("filter_teacher", [record.sha256 for record in records if record.labelled])
-        lineage = lineage.with_role(UNLABELLED, [record.sha256 for record in records if not record.labelled])
-        now = (imagenet_parent("filter_teacher", LITE0, packaged_sha256()),) if teacher == "packaged" else ()
-        others = tuple(parent for parent in lineage.parents if parent not in now)
-        # Before the manifest is written: wherever this is broken off, the lineage names all that taught the set.
-        write_lineage(out_dir, replace(lineage, parents=(*others, *now)))
-    report = filter_synthetic(
+    _check_classes(out_dir, manifest.classes)
+    taught = teach(out_dir, manifest, boxes=boxes, teacher=teacher, teacher_kimg=teacher_kimg, seed=seed)
+    return filter_taught(
         out_dir,
-        teacher=fitted.logits,
+        taught,
         top_k=top_k,
         drop_lowest_confidence=drop_lowest_confidence,
         max_confidence=max_confidence,
-        features_fn=fitted.features,
-        train_features=fitted.features(images),
-        train_dhashes=[record.dhash for record in records]
-        + [dhash(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in images],
     )
-    if lineage is not None:
-        kept = tuple(parent for parent in others if parent.get("used_by") != "filter_teacher")
-        write_lineage(out_dir, replace(lineage, parents=(*kept, *now)))
-    return report
+
+
+def _check_classes(out_dir: Path, classes: tuple[str, ...]) -> None:
+    header, _ = read_rows(out_dir)
+    if header.classes != classes:
+        raise DataError(
+            f"the synthetic set must have the classes {list(classes)}, found {list(header.classes)}",
+            "name the photographs its generator was trained on",
+        )
+
+
+def shown_images(synthetic: Path, manifest: Manifest, records: list[ImageRecord], boxes: BoxSource | None) -> Tensor:
+    """These photographs, cut and scaled as the images of a set are: crops of objects, or whole, uint8 [N, 3, S, S]."""
+    header, _ = read_rows(synthetic)
+    resolution = open_index(synthetic).side_px()
+    crop = header.made_with.get("placement") == "crop"
+    return _crops(manifest, records, resolution, boxes) if crop else _whole(manifest, records, resolution)
 
 
 def _crops(manifest: Manifest, records: list[ImageRecord], side_px: int, boxes: BoxSource | None) -> Tensor:

@@ -115,6 +115,7 @@ class SynthesizeOptions:
     background: Literal["tied", "random"] | None = None  # code: that of the object, or any (default: any, if learned)
     placement: Literal["crop", "frame"] | None = None  # object as in the crops, or as it lies in photographs
     canvas_px: int | None = None  # side of an image with placement frame (default: the generator's)
+    by_code: bool = False  # a class for each child code, for `name`; discovered codes then need no audit
 
 
 def synthesize(argv: Sequence[str]) -> int:
@@ -135,6 +136,7 @@ def synthesize(argv: Sequence[str]) -> int:
             background=options.background,
             placement=options.placement,
             canvas_px=options.canvas_px,
+            by_code=options.by_code,
         )
     )
     return 0

@@ -41,7 +41,7 @@ class AblationOptions:
     out: Path  # experiment folder; if it holds the same experiment, that goes on
     fractions: tuple[float, ...] = (0.1, 0.5, 1.0)  # shares of the training images whose labels may be used
     pairs: int = 3  # repetitions; the verdict needs at least 3
-    arms: tuple[str, ...] = ("R1", "R2", "S1", "S3")  # of R1, R2, R5, S1, S3, S4, C0, N0, P0
+    arms: tuple[str, ...] = ("R1", "R2", "S1", "S3")  # of R1, R2, D2, R5, S1, S3, S4, C0, N0, P0
     models: tuple[str, ...] = ("mobilenetv3_small_100",)  # timm names
     alpha: float | None = None  # share of the real images replaced (default: 0.5, 0.4, 0.2 by fraction)
     alpha_grid: tuple[float, ...] = ()  # choose alpha among these on a validation share of the budget, against 0
@@ -50,6 +50,7 @@ class AblationOptions:
     generator_per_pair: bool = False  # a generator and a budget for each pair, not one for all pairs of a fraction
     gan_data: Literal["s", "u"] = "s"  # the generator sees the budget (s), or also the other images, unlabelled (u)
     per_class: int = 500  # synthetic images of each class
+    soft_labels: bool = False  # mixed images have the teacher's probabilities for labels, not one class
     teacher_kimg: float = 20.0  # training of the filter's teacher, thousands of images
     sets_from: Path | None = None  # another ablation of the same data, whose generators and synthetic sets are used
     jobs: int = 1  # generators, then classifiers trained at once, each in a process of its own with one thread
@@ -149,7 +150,16 @@ def run_ablation(
     from recipes.choosing import settle
     from recipes.opening import open_test
     from recipes.pools import OF_A_GENERATOR, check_masks, with_pools
-    from recipes.sets import check_shared, draw_budgets, prepare_synthetic, read_generator
+    from recipes.sets import (
+        WITHOUT_LABELS,
+        check_shared,
+        draw_budgets,
+        draw_codes,
+        one_for_all,
+        prepare_synthetic,
+        read_generator,
+        without_labels,
+    )
     from recipes.workers import wait_for_orphans
 
     out = options.out
@@ -166,7 +176,8 @@ def run_ablation(
             remedy = "give the options of the experiment that is there, or choose another --out"
             ensure_same_config(read_json(out / "ablation.json"), content, free, defaults, remedy)
         cells = plan(options)
-        if prepare is None and options.sets_from is None and any(cell.arm in OF_A_GENERATOR for cell in cells):
+        makes_sets = prepare is None and options.sets_from is None and any(c.arm in OF_A_GENERATOR for c in cells)
+        if makes_sets:
             read_generator(options.generator).resolve(len(manifest.classes))
         check_masks(options, manifest)
         check_shared(options, cells)
@@ -176,6 +187,8 @@ def run_ablation(
         write_manifest(manifest, out / "manifest.jsonl")
         for name, drawn in budgets.items():
             write_manifest(drawn, out / "budgets" / f"{name}.jsonl")
+        if makes_sets and one_for_all(options):
+            draw_codes(options, config.resolution, without_labels(manifest), WITHOUT_LABELS, 0)
         cells = with_pools(options, config, cells, prepare or partial(prepare_synthetic, options, config.resolution))
         cells = settle(options, config, cells)
         run_cells(train_cell, out, cells, config, options.jobs)
@@ -187,7 +200,7 @@ def plan(options: AblationOptions) -> list[Cell]:
     from recipes.arms import Cell
 
     return [
-        Cell(fraction, arm, model, pair, pair if options.generator_per_pair else 0)
+        Cell(fraction, arm, model, pair, pair if options.generator_per_pair else 0, soft_labels=options.soft_labels)
         for fraction in options.fractions
         for model in options.models
         for pair in range(options.pairs)

@@ -8,7 +8,8 @@ S1 a synthetic one; S3 a synthetic one that passed the filters; S4 a real object
 C0 as S3 with alpha 1 to the last step: synthetic images alone
 N0 a copy of a real one (the null); P0 a synthetic one of any class (the poison, which must hurt)
 
-Budget, initial weights, order and draws are those of the pair in every arm.
+D2 is R2 on labels that are half a teacher's: what the teacher taught the others, without any image of theirs. Budget,
+initial weights, order and draws are those of the pair in every arm.
 """
 
 from __future__ import annotations
@@ -33,10 +34,12 @@ from finegan_aug.mixing import SyntheticMixDataset
 from finegan_aug.randomness import seed_for
 from finegan_aug.synthetic_index import KEPT, open_index
 from finegan_aug.typed import read_field
+from recipes.distilled import Distilled
 from recipes.workers import each
 
-ARMS = ("R1", "R2", "R5", "S1", "S3", "S4", "C0", "N0", "P0")
-REAL_ONLY = ("R1", "R2")  # the arms without alpha
+ARMS = ("R1", "R2", "D2", "R5", "S1", "S3", "S4", "C0", "N0", "P0")
+REAL_ONLY = ("R1", "R2", "D2")  # the arms without alpha
+NAMED = ("R5", "S1", "S3", "C0")  # the arms whose pools a teacher has named or judged, so that they have soft labels
 SYNTHETIC = ("S1", "S3", "S4", "C0", "P0")  # the arms with something generated, whose lineage is checked
 
 
@@ -51,7 +54,8 @@ class Cell:
     draw: int  # number of the budget's draw; the pair, unless one draw serves all pairs
     alpha: float = 0.0  # share of the real images that are replaced
     augment: Augment | None = None  # chosen on validation; None: as configured
-    pool: Path | None = None  # folder that images are taken from; None: there is nothing to take
+    pool: Path | None = None  # folder that images are taken from, D2: labels; None: there is nothing to take
+    soft_labels: bool = False  # the images of the pool have the teacher's probabilities for labels
 
     @property
     def name(self) -> str:
@@ -145,6 +149,8 @@ def run_cells(
 
 def mixed(cell: Cell, config: ClassifierConfig, manifest: Manifest, real: SquareImages) -> MapDataset:
     """The real images of the budget with a share replaced; what was generated passes the firewall first."""
+    if cell.arm == "D2" and cell.pool is not None:
+        return Distilled(real, cell.pool)
     if cell.pool is None or cell.alpha == 0:
         return real
     return SyntheticMixDataset(
@@ -153,6 +159,7 @@ def mixed(cell: Cell, config: ClassifierConfig, manifest: Manifest, real: Square
         alpha=cell.alpha,
         seed=config.seed,
         return_source=True,
+        soft_labels=cell.soft_labels and cell.arm in NAMED,
         data_manifest=manifest if cell.arm in SYNTHETIC else None,
     )
 

@@ -19,7 +19,7 @@ from finegan_aug.report.words import knows_imagenet
 from finegan_aug.typed import read_field
 from recipes.arms import SYNTHETIC, Cell, square_px
 from recipes.choosing import chooses_control, primary
-from recipes.sets import filter_rows
+from recipes.sets import WITHOUT_LABELS, filter_rows, generator_folder
 
 if TYPE_CHECKING:
     from recipes.ablation import AblationOptions
@@ -140,22 +140,27 @@ def _header(options: AblationOptions, config: ClassifierConfig, cells: Sequence[
         header["guard"] = read_json(options.out / "alpha.json")["chosen"] if options.alpha_grid else []
     if sets:
         header["lineage_checked"] = all(lineage is not None for lineage in lineages)  # checked at every mixing
-        header["gan_variance_included"] = options.generator_per_pair
+        shared = any(generator_folder(options.sets, name).name == WITHOUT_LABELS for name in sets)
+        header["gan_variance_included"] = options.generator_per_pair and not shared
         header["gan_data"] = options.gan_data
         header["labels"] = next((lineage.labels for lineage in lineages if lineage is not None), None)
-        settings = [options.sets / "gan" / name / "config.json" for name in sets]
+        settings = [generator_folder(options.sets, name) / "config.json" for name in sets]
         header["imagenet_features"] = any(knows_imagenet(read_json(path)) for path in settings if path.exists())
     return header
 
 
 def _notes(options: AblationOptions, config: ClassifierConfig) -> list[str]:
     notes = []
+    if options.soft_labels:
+        notes.append("Mixed images have the probabilities of a teacher for labels.")
     if not options.generator_per_pair:
         notes.append("One labelled budget serves all pairs of a fraction: its variance is not included.")
     if options.augment_grid:
         notes.append("R2's augmentation was chosen on the validation images of pair 0.")
     if chooses_control(options):
         notes.append("The control, R1 or R2, is the better one on the validation images of pair 0.")
+    if options.validates and (options.sets / "gan" / WITHOUT_LABELS).exists():
+        notes.append("The generator has seen the photographs held out for these choices, without their labels.")
     if options.sets_from is not None:
         path = options.sets_from / "ablation.json"
         side_px = read_field(read_json(path), path, "classifier.resolution", int)

@@ -5,7 +5,6 @@ A pool is a folder in the format of a synthetic set, pools/ARM-BUDGET of the exp
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,28 +18,31 @@ from PIL import Image
 
 from classifier.config import ClassifierConfig
 from classifier.data import SquareImages, square
+from finegan_aug.arrays import read_shares, write_array
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest, read_manifest
 from finegan_aug.data.objects import read_mask
 from finegan_aug.errors import ConfigError, DataError
-from finegan_aug.files import read_json, write_bytes
+from finegan_aug.files import link_file, read_json, write_bytes
 from finegan_aug.grids import to_uint8
 from finegan_aug.lineage import LINEAGE
 from finegan_aug.models.finegan import Generator
 from finegan_aug.randomness import normals, permutation, seed_for, uniforms
 from finegan_aug.synthesis import load_generator
 from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, encode, file_name, read_rows, write_manifest
-from finegan_aug.synthetic_index import ClassPools, open_index
+from finegan_aug.synthetic_index import SOFT_LABELS, ClassPools, open_index
 from finegan_aug.trained import read_run_config
 from finegan_aug.typed import read_field
 from recipes.arms import Cell, budget_images, square_px
+from recipes.distilled import ANSWERS, write_answers
+from recipes.sets import PHOTOGRAPHS, generator_folder, read_generator
 from recipes.workers import each
 
 if TYPE_CHECKING:
     from recipes.ablation import AblationOptions
     from recipes.sets import Prepare
 
-OF_A_GENERATOR = ("R5", "S1", "S3", "S4", "C0", "P0")  # arms that need one
+OF_A_GENERATOR = ("D2", "R5", "S1", "S3", "S4", "C0", "P0")  # arms that need one
 KIND = {"S1": "all", "S3": "filtered", "C0": "filtered"}  # arms that take a synthetic set as it is
 BLOCK = 32  # backgrounds drawn at once; the number of the image alone decides its pixels
 
@@ -88,11 +90,15 @@ def pool_of(options: AblationOptions, config: ClassifierConfig, cell: Cell, mani
         return sets / KIND[cell.arm]
     if cell.arm in ("R1", "R2"):
         return None
-    if (folder / MANIFEST).exists():
+    if (folder / MANIFEST).exists() or (folder / ANSWERS).exists():
         return folder
-    run_dir, side_px = options.sets / "gan" / cell.budget, square_px(config.resolution)
+    run_dir, side_px = generator_folder(options.sets, cell.budget), square_px(config.resolution)
+    if cell.arm == "D2":
+        seed, kimg = seed_for(config.seed, "fold", cell.draw), options.teacher_kimg
+        generator = read_generator(options.generator)
+        return write_answers(folder, sets / "all", manifest, generator, teacher_kimg=kimg, seed=seed)
     if cell.arm == "R5":
-        return _named_by_teacher(folder, run_dir / "labels.json", manifest, side_px)
+        return _named_by_teacher(options, folder, run_dir / "labels.json", sets / PHOTOGRAPHS, manifest, side_px)
     if cell.arm == "P0":
         return _poisoned(folder, sets / "all", seed_for(config.seed, "poison", cell.draw))
     _, real = budget_images(options.out, cell, ("train", "val"), config.resolution)
@@ -140,44 +146,62 @@ def _check_every_class(synthetic: Path, manifest: Manifest) -> None:
         )
 
 
-def _named_by_teacher(folder: Path, path: Path, manifest: Manifest, side_px: int) -> Path | None:
-    """The photographs outside the budget that the generator's teacher named, under its labels."""
+def _named_by_teacher(
+    options: AblationOptions, folder: Path, noted: Path, answers: Path, manifest: Manifest, side_px: int
+) -> Path | None:
+    """The photographs outside the budget under the labels of a teacher: where the generator had one, as that `noted`
+    them; otherwise, and for soft labels, as the teacher of the sets `answers`.
+    """
     records = manifest.of("train")
     if all(record.labelled for record in records):
         return None
-    if not path.exists():
+    if not noted.exists() and not answers.exists():
         raise ConfigError(
-            f"R5 takes its labels from the generator's teacher, found no {path}",
+            f"R5 takes its labels from the generator's teacher, found no {noted}",
             "train the generator with tied labels and a pseudo_labels confidence, or leave R5 out of --arms",
         )
-    labels = read_field(read_json(path), path, "labels", list[int])
-    if len(labels) != len(records):
-        raise DataError(
-            f"{path} must hold a label for each of the {len(records)} training photographs, found {len(labels)}",
-            "restore the file, or train the generator anew",
-        )
-    if wrong := [label for label in labels if not -1 <= label < len(manifest.classes)]:
-        raise DataError(
-            f"{path}: labels must lie from -1 to {len(manifest.classes) - 1}, found {wrong[0]}",
-            "restore the file, or train the generator anew",
-        )
+    shares = None
+    if options.soft_labels or not noted.exists():
+        shape, everyone = (len(records), len(manifest.classes)), np.ones(len(records), dtype=bool)
+        remedy = "make the sets with this version, or leave R5 out of --arms"
+        shares = read_shares(answers, shape, everyone, remedy)
+        least = 0.0 if options.soft_labels else read_generator(options.generator).pseudo_labels or 0.0
+        labels = np.where(shares.max(axis=1) >= least, shares.argmax(axis=1), -1).tolist()
+    else:
+        labels = _noted_labels(noted, len(records), len(manifest.classes))
     # The photographs' own labels are not looked at.
-    named = [
-        (record, label) for record, label in zip(records, labels, strict=True) if not record.labelled and label >= 0
-    ]
+    named = [place for place, record in enumerate(records) if not record.labelled and labels[place] >= 0]
     if not named:
         return None
-    photographs = SquareImages(manifest, [record for record, _ in named], side_px)
-    return write_pool(folder, manifest.classes, photographs.pixels, [label for _, label in named])
+    if shares is not None:
+        write_array(folder / SOFT_LABELS, shares[named])
+    photographs = SquareImages(manifest, [records[place] for place in named], side_px)
+    return write_pool(folder, manifest.classes, photographs.pixels, [labels[place] for place in named])
+
+
+def _noted_labels(path: Path, count: int, num_classes: int) -> list[int]:
+    """The labels that the teacher of a generator gave the training photographs, -1 for none."""
+    labels: list[int] = read_field(read_json(path), path, "labels", list[int])
+    if len(labels) != count:
+        raise DataError(
+            f"{path} must hold a label for each of the {count} training photographs, found {len(labels)}",
+            "restore the file, or train the generator anew",
+        )
+    if wrong := [label for label in labels if not -1 <= label < num_classes]:
+        raise DataError(
+            f"{path}: labels must lie from -1 to {num_classes - 1}, found {wrong[0]}",
+            "restore the file, or train the generator anew",
+        )
+    return labels
 
 
 def _poisoned(folder: Path, source: Path, seed: int) -> Path:
     """The synthetic set with its labels dealt anew over all images: as many of each class, the right one by chance."""
     header, rows = read_rows(source)
     for row in rows:
-        _link(source / row.file, folder / row.file)
+        link_file(source / row.file, folder / row.file)
     if (source / LINEAGE).exists():
-        _link(source / LINEAGE, folder / LINEAGE)
+        link_file(source / LINEAGE, folder / LINEAGE)
     labels = [rows[place].label for place in permutation(seed, len(rows))]
     shuffled = [
         replace(row, label=label, class_name=header.classes[label], image=number)
@@ -185,15 +209,6 @@ def _poisoned(folder: Path, source: Path, seed: int) -> Path:
     ]
     write_manifest(folder, header, shuffled)
     return folder
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists():
-        try:
-            os.link(source, target)
-        except OSError:  # another file system
-            write_bytes(target, source.read_bytes())
 
 
 def _pasted(

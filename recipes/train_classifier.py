@@ -29,6 +29,7 @@ class RunOptions:
     out: Path  # run folder
     synthetic: Path | None = None  # folder of synthetic images
     alpha: float = 0.2  # share of the real images replaced by synthetic ones of their class
+    soft_labels: bool = False  # synthetic images have the probabilities of their teacher for labels
     fraction: float = 1.0  # share of the training images whose labels may be used
     pair: int = 0  # number of the draw of that share
     test_once: bool = False  # evaluate on the test images at the end and keep every prediction
@@ -57,7 +58,13 @@ def main(argv: Sequence[str]) -> None:
     side_px = config.resolution * 5 // 4
     real = SquareImages(manifest, manifest.of("train", labelled=True), side_px)
     mixed = options.synthetic and SyntheticMixDataset(
-        real, options.synthetic, alpha=options.alpha, seed=config.seed, return_source=True, data_manifest=manifest
+        real,
+        options.synthetic,
+        alpha=options.alpha,
+        seed=config.seed,
+        return_source=True,
+        soft_labels=options.soft_labels,
+        data_manifest=manifest,
     )
     if mixed and mixed.lineage_status != "checked":
         refuse_copies(map(mixed.synthetic.image, range(len(mixed.synthetic))), mixed.synthetic.root, manifest)

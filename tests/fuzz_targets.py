@@ -40,7 +40,7 @@ from finegan_aug.data.manifest import write_manifest as write_data_manifest
 from finegan_aug.lineage import Lineage, check_lineage, read_lineage, write_lineage
 from finegan_aug.options import build, parse_options
 from finegan_aug.synthetic import INDEX, MANIFEST, read_rows, write_manifest
-from finegan_aug.synthetic_index import ClassPools, open_index
+from finegan_aug.synthetic_index import SOFT_LABELS, ClassPools, open_index
 from finegan_aug.verbs import DataOptions, FilterOptions, TrainOptions, generator_config
 
 # Values as they stand in a JSON file, so that none is lost by a writer that knows better.
@@ -195,6 +195,18 @@ def read_synthetic(folder: Path, data: tuple[bytes, bytes]) -> None:
     assert read_rows(folder / "again") == (header, rows)
 
 
+def read_soft_labels(folder: Path, data: bytes) -> None:
+    """What is accepted is shares: a loss takes them as they are."""
+    home = folder / "answered"
+    if not home.exists():
+        synthetic_folder(home, per_class=1)
+    (home / SOFT_LABELS).write_bytes(data)
+    shares = open_index(home).soft_labels
+    assert shares.shape == (3, 3)
+    assert bool((shares >= 0).all())
+    assert np.allclose(shares.sum(axis=1), 1, atol=1e-3)
+
+
 def read_lineage_file(folder: Path, data: bytes) -> None:
     (folder / "lineage.json").write_bytes(data)
     lineage = read_lineage(folder)
@@ -319,6 +331,12 @@ def odd_text(draw: st.DrawFn, valid: bytes) -> bytes:
     return b" ".join(words).replace(b" , ", b",").replace(b" \n ", b"\n")
 
 
+def npy_bytes(values: Any) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, values, allow_pickle=False)
+    return stream.getvalue()
+
+
 def box_files() -> st.SearchStrategy[tuple[str, bytes]]:
     named = (("boxes.csv", CSV), ("images.txt", CUB_IMAGES), ("bounding_boxes.txt", CUB_BOXES))
     spoilt = [st.tuples(st.just(name), odd_text(data) | damaged(st.just(data))) for name, data in named]
@@ -350,6 +368,9 @@ def targets(folder: Path) -> dict[str, Target]:
     )
     origin = {"version": 1, **asdict(lineage)}
     plain = "".join(json.dumps(line) + "\n" for line in (header, *rows)).encode()
+    answers = npy_bytes(np.array([[0.5, 0.25, 0.25], [0, 1, 0], [0.1, 0.2, 0.7]], dtype=np.float32))
+    kinds, shapes = st.sampled_from(("f4", "f8", "i8", "?", "c8")), st.sampled_from(((3, 3), (3, 2), (0, 3), (9,)))
+    other_arrays = st.builds(lambda shape, kind: npy_bytes(np.ones(shape, dtype=kind)), shapes, kinds)
     indices = st.sampled_from((b"", index)) | damaged(st.just(index))
     made = (synthetic / MANIFEST).read_bytes()
     whole = json.dumps(origin).encode()
@@ -365,6 +386,7 @@ def targets(folder: Path) -> dict[str, Target]:
         "synthetic set": Target(
             (made, index), st.tuples(odd_lines(lines) | damaged(st.just(made)), indices), read_synthetic
         ),
+        "soft labels": Target(answers, damaged(st.just(answers)) | other_arrays, read_soft_labels),
         "lineage": Target(whole, odd_lines([origin]) | damaged(st.just(whole)), read_lineage_file),
         "box file": Target(("boxes.csv", CSV), box_files(), read_boxes_file),
         "configuration": Target(filtering, configurations("filter", [FilterOptions, DataOptions]), read_configuration),

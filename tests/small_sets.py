@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
+from torch import Tensor
 
 from finegan_aug.data.duplicates import dhash, pixel_sha256
 from finegan_aug.data.manifest import ImageRecord, Manifest
@@ -63,6 +65,17 @@ def synthetic_folder(
             )
     write_manifest(root, Header(classes, SIDE_PX, "png", {"seed": 7}), rows)
     return root
+
+
+def colour_logits(images: Tensor) -> Tensor:
+    """A teacher with something of its own to say of every image uint8 [N, 3, H, W]: its mean colours."""
+    return images.float().mean((2, 3)) / 40
+
+
+def said_of(label: int, number: int) -> Tensor:
+    """Probabilities of `colour_logits` for a synthetic picture, float32 [3]."""
+    pixels = torch.from_numpy(picture(label, number, synthetic=True)).permute(2, 0, 1)
+    return colour_logits(pixels[None]).double().softmax(1)[0].float()
 
 
 def data_manifest(root: Path, splits: dict[str, str], unlabelled: tuple[str, ...] = ()) -> Manifest:

@@ -134,6 +134,17 @@ def test_near_copies_are_drawn_last_and_never_straddle() -> None:
             assert not train & val
 
 
+def test_what_has_seen_every_photograph_finds_all_of_them_in_the_budget() -> None:
+    """The firewall refuses a set behind which stands an image that the budget left out."""
+    base = with_copies(manifest([40, 25, 11]), 2)
+    for pair in range(4):
+        kept, everything = (budget(base, 0.1, pair=pair, unlabelled=which) for which in ("keep", "all"))  # type: ignore[arg-type]
+        assert len(kept.of("train", "val")) < len(base.of("train"))
+        assert {i.sha256 for i in everything.of("train", "val")} == {i.sha256 for i in base.of("train")}
+        assert labelled(everything) == labelled(kept)
+        assert everything.of("val") == kept.of("val")
+
+
 def test_copies_under_two_classes_stay_in_training() -> None:
     base = manifest([10, 10])
     first, second = base.of("train")[0], base.of("train")[10]

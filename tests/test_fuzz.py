@@ -35,6 +35,7 @@ NAMES = (
     "image",
     "data manifest",
     "synthetic set",
+    "soft labels",
     "lineage",
     "box file",
     "configuration",

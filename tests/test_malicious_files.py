@@ -30,6 +30,7 @@ from untrained_run import untrained_run
 from classifier.config import ClassifierConfig
 from classifier.evaluation import load_classifier
 from classifier.models import build_model, read_tensors
+from finegan_aug.arrays import write_array
 from finegan_aug.checkpoint import load_checkpoint
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.crops import build_crops
@@ -44,7 +45,7 @@ from finegan_aug.reference import reference
 from finegan_aug.report.rows import Row
 from finegan_aug.report.sources import read_predictions
 from finegan_aug.small_cnn import SmallCNNConfig, build
-from finegan_aug.synthetic_index import open_index
+from finegan_aug.synthetic_index import SOFT_LABELS, open_index
 
 OVERRIDE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # 1: torch.load unpickles everything unless it is told not to
 REFUSED = "refused"
@@ -146,6 +147,12 @@ def of_a_synthetic_set(folder: Path, name: str) -> Place:
     return Place(root / name, lambda: digest(open_index(root).table))
 
 
+def of_soft_labels(folder: Path) -> Place:
+    root = synthetic_folder(folder / "set")
+    write_array(root / SOFT_LABELS, np.ones((15, 3), dtype=np.float32) / 3)
+    return Place(root / SOFT_LABELS, lambda: digest(open_index(root).soft_labels))
+
+
 def of_the_predictions(folder: Path) -> Place:
     make_experiment(folder, gans=0, models=1, fractions=1)
     file = sorted(folder.glob("cells/*/predictions.npz"))[0]
@@ -242,6 +249,7 @@ PLACES: dict[str, Callable[[Path], Place]] = {
         for name in ("objects", "frames", "boxes", "squares")
     },
     "synthetic set, index.npy": lambda folder: of_a_synthetic_set(folder, "index.npy"),
+    "synthetic set, soft_labels.npy": of_soft_labels,
     "synthetic set, manifest.jsonl": lambda folder: of_a_synthetic_set(folder, "manifest.jsonl"),
     "predictions of a classifier": of_the_predictions,
     "real_features": of_real_features,

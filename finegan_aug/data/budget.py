@@ -18,7 +18,7 @@ from finegan_aug.data.manifest import ImageRecord, Manifest
 from finegan_aug.errors import ConfigError, DataError
 from finegan_aug.randomness import seed_for
 
-Unlabelled = Literal["drop", "keep"]
+Unlabelled = Literal["drop", "keep", "all"]
 
 
 def groups_of(images: Sequence[ImageRecord]) -> list[int]:
@@ -86,7 +86,7 @@ def budget(
         pair: number of the draw; the arms of one pair share it.
         validation_share: of the subset, becomes the split val, in [0, 1).
         unlabelled: "drop" removes the other training images; "keep" keeps them with `labelled=False`, except
-            near-duplicates of validation images.
+            near-duplicates of validation images; "all" keeps these too, for what has seen every training image.
         per_class: this many images of each class (or all, where there are fewer) instead of a fraction.
 
     Raises:
@@ -115,8 +115,9 @@ def budget(
         images = hold_out(
             images, own_groups, manifest.classes, share=validation_share, split="val", pair=pair, seed=seed
         )
-    if unlabelled == "keep":
-        validation = {groups[index] for index, image in zip(subset, images, strict=True) if image.split == "val"}
+    if unlabelled != "drop":
+        held_out = zip(subset, images, strict=True) if unlabelled == "keep" else ()
+        validation = {groups[index] for index, image in held_out if image.split == "val"}
         rest = [index for index in range(len(train)) if index not in chosen and groups[index] not in validation]
         images += [replace(train[index], labelled=False) for index in rest]
     return replace(manifest, images=sort_images([*images, *manifest.of("test")]))

@@ -14,8 +14,8 @@ from finegan_aug.verdict import Comparison, bootstrap_interval, compare, holm, m
 JSON = dict[str, Any]
 
 EXPLORATORY = (
-    *(("S3", "R2"), ("S3", "R1"), ("S1", "R2"), ("S3", "S1"), ("S3", "R5"), ("S4", "R2")),
-    *(("N0", "R2"), ("P0", "R2"), ("R2", "R1")),
+    *(("S3", "R2"), ("S3", "R1"), ("S1", "R2"), ("S3", "S1"), ("S3", "R5"), ("S3", "D2")),
+    *(("S4", "R2"), ("N0", "R2"), ("P0", "R2"), ("R2", "R1"), ("D2", "R2")),
 )
 SIGNIFICANCE = 0.05
 

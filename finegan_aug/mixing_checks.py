@@ -1,0 +1,48 @@
+"""What a mixed data set is asked for, looked at before any item is: options, the first real item, and its labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image
+
+from finegan_aug.batch_mixing import check_alpha
+from finegan_aug.data.transforms import preserved_generators, seed_generators
+from finegan_aug.data.wrapped import MapDataset
+from finegan_aug.errors import ConfigError, DataError
+
+
+def check_options(alpha: float, mode: str, per_class: int | None) -> None:
+    """Refuse what `SyntheticMixDataset` cannot do.
+
+    Raises:
+        ConfigError: alpha outside [0, 1], an unknown mode, per_class missing or out of place.
+    """
+    check_alpha(alpha)
+    if mode not in ("replace", "append"):
+        raise ConfigError(f"mode must be 'replace' or 'append', found {mode!r}", "choose one of the two")
+    if (per_class is not None) != (mode == "append") or (per_class is not None and per_class < 0):
+        raise ConfigError(
+            f"per_class must be a number with mode 'append' and None with 'replace', found {per_class} with {mode!r}",
+            "give per_class=100 with mode='append', or leave it out",
+        )
+
+
+def first_item(real: MapDataset, seed: int, *, needs_pil: bool) -> tuple[Any, Any]:
+    """Image and label of the first real item, which shows whether real and synthetic images will be of one kind.
+
+    Raises:
+        DataError: it is no pair, or holds no PIL image where the transform needs one.
+    """
+    with preserved_generators():
+        seed_generators(seed)
+        item = real[0]
+    if not isinstance(item, tuple | list) or len(item) < 2:
+        raise DataError(f"items of real must be (image, label), found {type(item).__name__}", "return a pair")
+    if needs_pil and not isinstance(item[0], Image.Image):
+        raise DataError(
+            f"real must yield PIL images, on which transform= runs for real and synthetic alike, found "
+            f"{type(item[0]).__name__}",
+            "give the transform to one of the two alone: to real as its .transform, or to transform=",
+        )
+    return item[0], item[1]
