@@ -22,7 +22,7 @@ from finegan_aug.data.transforms import (
     preserved_generators,
     seed_generators,
 )
-from finegan_aug.data.wrapped import MapDataset, chain_of, path_of, transforms_of
+from finegan_aug.data.wrapped import MapDataset, chain_of, is_shares, path_of, transforms_of
 from finegan_aug.mixing import SyntheticMixDataset
 from finegan_aug.randomness import permutation, seed_for
 
@@ -106,8 +106,8 @@ class TrainSamples(Dataset[Sample]):
         else:
             seed_generators(seed, self._parts)
             item = chosen[index]
-        shares = isinstance(item[1], Tensor) and item[1].is_floating_point() and item[1].ndim == 1
-        return item[0], item[1] if shares else int(item[1]), len(item) > 2 and bool(item[2])
+        label = item[1] if is_shares(item[1]) else int(item[1])
+        return item[0], label, len(item) > 2 and bool(item[2])
 
     def name(self, key: Key) -> str:
         """A sample in words: `sample 3 of epoch 0 (robin/17.png)`, with its file where the data set names one."""

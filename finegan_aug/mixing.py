@@ -10,7 +10,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -32,13 +32,14 @@ from finegan_aug.data.wrapped import (
     chain_of,
     classes_of,
     is_library_made,
+    is_shares,
     labels_of,
     path_of,
     transforms_of,
 )
 from finegan_aug.errors import ConfigError, DataError
 from finegan_aug.lineage import firewall
-from finegan_aug.mixing_checks import check_options, first_item
+from finegan_aug.mixing_checks import check_first_item, check_options
 from finegan_aug.randomness import seed_for, seeds, uniforms
 from finegan_aug.synthetic_index import ClassPools, open_index
 
@@ -119,7 +120,7 @@ class SyntheticMixDataset(Dataset[Any]):
         self._seen: tuple[tuple[Transform, ...], Transform | None] | None = None
         self._steps: tuple[Transform, ...] = ()
         self._parts, self._torch_alone = parts_with_seed(None), False
-        first_item(real, seed, needs_pil=transform is not None or not transforms_of(self._chain))
+        check_first_item(real, seed, needs_pil=transform is not None or not transforms_of(self._chain))
         self._columns = self._soft_columns() if soft_labels else None
         empty = [self.classes[c] for c in np.unique(labels) if not self._pools.sizes[c]]
         if empty and (alpha > 0 or mode == "append"):
@@ -269,8 +270,8 @@ class SyntheticMixDataset(Dataset[Any]):
 
     def _shares(self, label: Any) -> torch.Tensor:
         """A real label as shares of the classes, float32 [C]."""
-        if isinstance(label, torch.Tensor) and label.is_floating_point() and label.ndim == 1:
-            return label
+        if is_shares(label):
+            return cast(torch.Tensor, label)
         return torch.zeros(len(self.classes)).index_fill_(0, torch.tensor(int(label)), 1.0)
 
 

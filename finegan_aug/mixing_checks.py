@@ -1,8 +1,6 @@
-"""What a mixed data set is asked for, looked at before any item is: options, the first real item, and its labels."""
+"""What a mixed data set is asked for, looked at before any item is: its options and the first real item."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from PIL import Image
 
@@ -28,8 +26,8 @@ def check_options(alpha: float, mode: str, per_class: int | None) -> None:
         )
 
 
-def first_item(real: MapDataset, seed: int, *, needs_pil: bool) -> tuple[Any, Any]:
-    """Image and label of the first real item, which shows whether real and synthetic images will be of one kind.
+def check_first_item(real: MapDataset, seed: int, *, needs_pil: bool) -> None:
+    """Refuse real images of another kind than the synthetic ones, as the first item shows.
 
     Raises:
         DataError: it is no pair, or holds no PIL image where the transform needs one.
@@ -45,4 +43,3 @@ def first_item(real: MapDataset, seed: int, *, needs_pil: bool) -> tuple[Any, An
             f"{type(item[0]).__name__}",
             "give the transform to one of the two alone: to real as its .transform, or to transform=",
         )
-    return item[0], item[1]

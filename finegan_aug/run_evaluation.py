@@ -31,6 +31,7 @@ from finegan_aug.randomness import permutation, seed_for
 from finegan_aug.samples import redraw, sample
 from finegan_aug.set_measures import set_rows
 from finegan_aug.synthetic import SyntheticRow, read_rows
+from finegan_aug.synthetic_index import open_index
 from finegan_aug.trained import check_classes, open_run
 
 Split = Literal["train", "val"]
@@ -84,7 +85,7 @@ def evaluate_run(
         DataError: no labelled photograph, an empty split, or a synthetic set of another checkpoint.
     """
     run = _open(Path(run_dir))
-    named = synthetic_dir is not None and "named_by" in read_rows(Path(synthetic_dir))[0].made_with
+    named = synthetic_dir is not None and "named_by" in open_index(synthetic_dir).header.made_with
     _check_options(run.config, split, judge, judge_labels, named=named)
     checked_rows = None if synthetic_dir is None else _rows_of_set(Path(synthetic_dir), run, samples)
     train = _photographs(run, "train")

@@ -27,7 +27,7 @@ from finegan_aug.lineage import UNLABELLED, Lineage, imagenet_parent, read_linea
 from finegan_aug.packaged import LITE0, packaged_sha256
 from finegan_aug.probe import Probe
 from finegan_aug.small_cnn import SmallClassifier
-from finegan_aug.synthetic import read_rows
+from finegan_aug.synthetic import Header, read_rows
 from finegan_aug.synthetic_index import open_index
 from finegan_aug.teaching import fit_teacher
 
@@ -99,7 +99,7 @@ def filter_taught(
     Raises:
         DataError: the set has other classes than the data.
     """
-    _check_classes(out_dir, taught.classes)
+    _check_classes(open_index(out_dir).header, taught.classes)
     lineage = read_lineage(out_dir)
     if lineage is not None:
         lineage = taught.noted_in(lineage, USED_BY)
@@ -140,7 +140,7 @@ def filter_with_teacher(
         ConfigError: the packaged teacher is not installed.
         DataError: the set has other classes than the data.
     """
-    _check_classes(out_dir, manifest.classes)
+    _check_classes(read_rows(out_dir)[0], manifest.classes)
     taught = teach(out_dir, manifest, boxes=boxes, teacher=teacher, teacher_kimg=teacher_kimg, seed=seed)
     return filter_taught(
         out_dir,
@@ -151,8 +151,7 @@ def filter_with_teacher(
     )
 
 
-def _check_classes(out_dir: Path, classes: tuple[str, ...]) -> None:
-    header, _ = read_rows(out_dir)
+def _check_classes(header: Header, classes: tuple[str, ...]) -> None:
     if header.classes != classes:
         raise DataError(
             f"the synthetic set must have the classes {list(classes)}, found {list(header.classes)}",
@@ -162,9 +161,9 @@ def _check_classes(out_dir: Path, classes: tuple[str, ...]) -> None:
 
 def shown_images(synthetic: Path, manifest: Manifest, records: list[ImageRecord], boxes: BoxSource | None) -> Tensor:
     """These photographs, cut and scaled as the images of a set are: crops of objects, or whole, uint8 [N, 3, S, S]."""
-    header, _ = read_rows(synthetic)
-    resolution = open_index(synthetic).side_px()
-    crop = header.made_with.get("placement") == "crop"
+    index = open_index(synthetic)
+    resolution = index.side_px()
+    crop = index.header.made_with.get("placement") == "crop"
     return _crops(manifest, records, resolution, boxes) if crop else _whole(manifest, records, resolution)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from finegan_aug.errors import DataError
 
@@ -64,6 +65,11 @@ def classes_of(dataset: Any) -> tuple[str, ...] | None:
         return tuple(sorted(numbers, key=numbers.__getitem__))
     inner = _inner(dataset)
     return None if inner is None else classes_of(inner)
+
+
+def is_shares(label: Any) -> bool:
+    """Whether a label is a tensor of shares of the classes, float [C], rather than the number of one."""
+    return isinstance(label, Tensor) and label.is_floating_point() and label.ndim == 1
 
 
 def path_of(dataset: Any, index: int) -> str | None:
