@@ -76,7 +76,9 @@ class FineGANConfig:
     mask_area: tuple[float, float] = (0.1, 0.5)  # smallest and largest share of the image that a mask covers
     mask_entropy_weight: float = 0.4  # makes masks say yes or no
     mask_tie_weight: float = 0.0  # makes parent and child draw one outline, chosen by the parent code; 0: off
-    free_parent_share: float = 0.0  # share of the batch that is drawn again, with any parent, for the mask tie alone
+    one_mask: bool = False  # the parent's mask is the child's too, so that the parent code alone draws the outline
+    split_noise: bool = False  # half of z is the background's alone: what lies on it cannot paint it, masks must fit
+    free_parent_share: float = 0.0  # share of the batch drawn again, with any parent, for the head to read it there
     spread_weight: float = 0.0  # keeps images of one code as different from each other as photographs are; 0: off
     diffaugment: tuple[str, ...] = ("translation",)  # of color, translation, cutout; child discriminator's inputs
     pseudo_labels: float | None = 0.95  # tied: name unlabelled images above this confidence of a teacher; None: never
@@ -147,12 +149,12 @@ class FineGANConfig:
                 f"diffaugment must hold color, translation, cutout only, got {', '.join(sorted(unknown))}",
                 "change --diffaugment",
             )
-        if not 0 <= self.free_parent_share <= 1 or (self.free_parent_share > 0 and self.mask_tie_weight <= 0):
+        if not 0 <= self.free_parent_share <= 1:
             raise ConfigError(
-                "free_parent_share must be from 0 to 1, and 0 without mask_tie_weight, "
-                f"got {self.free_parent_share:g} with mask_tie_weight {self.mask_tie_weight:g}",
-                "change --free_parent_share, or set --mask_tie_weight too",
+                f"free_parent_share must be from 0 to 1, got {self.free_parent_share:g}", "change --free_parent_share"
             )
+        if self.network == "classic" and (self.one_mask or self.split_noise):
+            raise ConfigError("one_mask and split_noise must be off for preset classic, found one on", "drop them")
         if self.clusters and self.labels == "tied":
             raise ConfigError("clusters need labels discovered, got 'tied'", "drop --clusters or change --labels")
         self._check_shards()

@@ -88,6 +88,19 @@ def class_loss(logits: Tensor, labels: Tensor, modes_per_class: int) -> Tensor:
     return losses / labelled.sum().clamp(min=1)
 
 
+def parent_loss(logits: Tensor, parent: Tensor, child_to_parent: Tensor) -> Tensor:
+    """-log of the probability that is given to the child codes of a parent, together; mean over images.
+
+    Args:
+        logits: of child codes [N, num_children].
+        parent: int64 [N].
+        child_to_parent: int64 [num_children]; each parent has a child.
+    """
+    scores = _wide(logits)
+    own = scores.masked_fill(child_to_parent != parent[:, None], -torch.inf)
+    return (scores.logsumexp(dim=1) - own.logsumexp(dim=1)).mean()
+
+
 def mask_size_loss(mask: Tensor, smallest: float, largest: float) -> Tensor:
     """Keeps the area of each mask [N, 1, H, W] in (0, 1) between two shares of the image (naver-ai/c3-gan train.py).
 

@@ -20,7 +20,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from finegan_aug.data.stream import RealBatch, RealStream
-from finegan_aug.models.game import FakeBatch, Terms
+from finegan_aug.models.fake_batch import FakeBatch
+from finegan_aug.models.game import Terms
 from finegan_aug.training_state import TrainingState
 from finegan_aug.update import play_discriminators, play_generator, take_step
 

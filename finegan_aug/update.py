@@ -12,7 +12,8 @@ from torch import Tensor
 from finegan_aug.data.stream import RealBatch, RealStream
 from finegan_aug.hard_negatives import hardest, mines
 from finegan_aug.losses import gradient_norm
-from finegan_aug.models.game import FakeBatch, Terms
+from finegan_aug.models.fake_batch import FakeBatch
+from finegan_aug.models.game import Terms
 from finegan_aug.training_state import TrainingState
 
 

@@ -26,14 +26,16 @@ from finegan_aug import training, update
 from finegan_aug.data.manifest import Manifest, read_manifest
 from finegan_aug.data.stream import RealBatch
 from finegan_aug.errors import FineGANAugError, StorageError
-from finegan_aug.models.game import FakeBatch, FineGAN, Terms
+from finegan_aug.models.fake_batch import FakeBatch
+from finegan_aug.models.game import FineGAN, Terms
 from finegan_aug.preparation import launched
 from finegan_aug.restoring import named_tensors
 from finegan_aug.synthesis import synthesize
 from finegan_aug.training_state import TrainingState
 
 GENERATOR_LOSSES = FineGAN.generator_losses
-RUN = {"total_kimg": 0.032, "hard_negative_kimg": 0.016}  # its last update learns from hard samples
+SHAPES = {"one_mask": True, "split_noise": True, "free_parent_share": 0.5}  # a head that is frozen for some images
+RUN = {"total_kimg": 0.032, "hard_negative_kimg": 0.016, **SHAPES}  # its last update learns from hard samples
 
 
 def main(data: Path, out: Path) -> None:

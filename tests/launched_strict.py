@@ -22,7 +22,8 @@ from tiny_runs import tiny_config
 
 from finegan_aug import training, update
 from finegan_aug.data.manifest import Manifest, read_manifest
-from finegan_aug.models.game import FakeBatch, FineGAN, RealBatch, Terms
+from finegan_aug.models.fake_batch import FakeBatch
+from finegan_aug.models.game import FineGAN, RealBatch, Terms
 from finegan_aug.preparation import launched
 
 STEPS = 50 if os.environ.get("FINEGAN_AUG_FAULTS") else 4  # `make faults` tries harder

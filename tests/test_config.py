@@ -115,15 +115,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"judge": "projected", "batch_deviation": 8},
         "judge projected needs r1_gamma and batch_deviation of 0, got 0 and 8; set both to 0, or drop --judge",
     ),
+    ({"free_parent_share": 1.5}, "free_parent_share must be from 0 to 1, got 1.5; change --free_parent_share"),
     (
-        {"free_parent_share": 1.5, "mask_tie_weight": 4.0},
-        "free_parent_share must be from 0 to 1, and 0 without mask_tie_weight, got 1.5 with mask_tie_weight 4; "
-        "change --free_parent_share, or set --mask_tie_weight too",
+        {"network": "classic", "resolution": 128, "one_mask": True},
+        "one_mask and split_noise must be off for preset classic, found one on; drop them",
     ),
     (
-        {"free_parent_share": 0.25},
-        "free_parent_share must be from 0 to 1, and 0 without mask_tie_weight, got 0.25 with mask_tie_weight 0; "
-        "change --free_parent_share, or set --mask_tie_weight too",
+        {"network": "classic", "resolution": 128, "split_noise": True},
+        "one_mask and split_noise must be off for preset classic, found one on; drop them",
     ),
     ({"clusters": True}, "clusters need labels discovered, got 'tied'; drop --clusters or change --labels"),
     ({"num_children": 100_001}, "num_children must be at most 100000, got 100001; lower --num_children"),

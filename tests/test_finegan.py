@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.stream import RealBatch
 from finegan_aug.interop import official_views
+from finegan_aug.models.fake_batch import FakeBatch
 from finegan_aug.models.finegan import (
     BackgroundDiscriminator,
     ChildDiscriminator,
@@ -23,7 +24,7 @@ from finegan_aug.models.finegan import (
     Stages,
     with_deviation,
 )
-from finegan_aug.models.game import FakeBatch, FineGAN
+from finegan_aug.models.game import FineGAN
 from finegan_aug.patches import patch_geometry
 
 torch.set_num_threads(1)
@@ -151,6 +152,29 @@ def test_parent_and_background_follow_the_child_unless_they_are_given() -> None:
     other = generator(z, child, background=torch.tensor([1, 1, 1]))
     torch.testing.assert_close(other.child_foreground, default.child_foreground, rtol=0, atol=0)
     assert not torch.allclose(other.background, default.background)
+
+
+def test_one_mask_is_drawn_by_the_parent_and_split_noise_keeps_background_and_object_apart() -> None:
+    z, child = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3, 7])
+    moved = torch.cat([z[:, :4] + 1, z[:, 4:]], dim=1)  # other noise for the background
+    parent = torch.tensor([2, 0, 1])
+    plain = Generator(tiny("slim-32")).eval()
+    assert not torch.equal(plain(z, child).child_mask, plain(z, child).parent_mask)
+    assert not torch.equal(plain(moved, child).child_foreground, plain(z, child).child_foreground)
+    one = Generator(tiny("slim-32", one_mask=True)).eval()
+    assert count(plain) - count(one) == one.parent.mask.weight.numel()  # less by one layer, none that learns nothing
+    assert torch.equal(one(z, child).child_mask, one(z, child).parent_mask)
+    assert torch.equal(one(z, child + 0, parent).child_mask, one(z, child.flip(0), parent).child_mask)
+    assert not torch.equal(one(z, child, parent).child_mask, one(z, child).child_mask)
+    split = Generator(tiny("slim-32", split_noise=True)).eval()
+    assert count(plain) - count(split) == 8 * split.object_trunk.linear.out_features
+    own, other = split(z, child), split(moved, child)
+    assert not torch.allclose(other.background, own.background)
+    for name in ("parent_mask", "parent_foreground", "child_mask", "child_foreground"):
+        assert torch.equal(getattr(other, name), getattr(own, name))
+    object_moved = split(torch.cat([z[:, :4], z[:, 4:] + 1], dim=1), child)
+    assert torch.equal(object_moved.background, own.background)
+    assert not torch.allclose(object_moved.child_foreground, own.child_foreground)
 
 
 def test_an_image_in_eval_mode_is_the_same_alone_and_in_a_batch() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from launched import RUN
+from launched import RUN, SHAPES
 from safetensors.torch import load_file
 from tiny_runs import assert_same_run, files, rows, status, tiny_config
 
@@ -72,7 +72,7 @@ def test_both_processes_end_with_the_same_networks(launched: Path) -> None:
 
 def test_the_gradient_is_the_mean_over_the_processes(launched: Path, toy_data: Manifest) -> None:
     """Reference: one process, each half of the batch by itself, half of the sum; batch norm sees the same halves."""
-    config = tiny_config().resolve(12)
+    config = tiny_config(**SHAPES).resolve(12)
     state = TrainingState(Accelerator(), config)
     crops = build_crops(toy_data, resolution=32, boxes="given")
     stream, game, halves = RealStream(config, crops, crops.labels), state.game, [range(4), range(4, 8)]
@@ -100,7 +100,7 @@ def test_the_gradient_is_the_mean_over_the_processes(launched: Path, toy_data: M
 
 def test_each_player_s_gradients_are_reduced_once_an_update(launched: Path) -> None:
     """Counted by a communication hook; the class term leaves gradients in the information head in both halves."""
-    game = FineGAN(tiny_config().resolve(12))
+    game = FineGAN(tiny_config(**SHAPES).resolve(12))
     players = (game.discriminator_networks(), game.generator_networks())
     owned = [sum(p.nbytes for network in player for p in network.parameters()) for player in players]
     for rank in range(2):
@@ -120,6 +120,7 @@ def test_each_player_s_gradients_are_reduced_once_an_update(launched: Path) -> N
         {"judge": "projected"},
         {"judge": "projected", "labels": "discovered", "num_children": 16},
         {"judge": "projected", "projection": False, "label_trunk": False, "composite_code_weight": 0.0},
+        {"one_mask": True, "split_noise": True, "free_parent_share": 0.5},
     ],
     ids=str,
 )

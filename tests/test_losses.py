@@ -203,6 +203,20 @@ def test_the_size_is_that_of_each_mask_alone() -> None:
     torch.testing.assert_close(losses.mask_size_loss(masks, 0.6, 0.7), torch.stack(each).mean())
 
 
+def test_the_loss_of_a_parent_is_the_cross_entropy_of_the_sum_over_its_children() -> None:
+    mapping, parent = torch.tensor([0, 2, 1, 0, 2]), torch.tensor([0, 1, 2, 2])
+    scores = logits(4, 5, seed=0)
+    summed = scores.softmax(dim=1) @ F.one_hot(mapping).to(scores)
+    torch.testing.assert_close(losses.parent_loss(scores, parent, mapping), F.nll_loss(summed.log(), parent))
+    # Each parent with one child is a code, all children under one parent are certain, and no order of codes matters.
+    one_each = torch.arange(5)
+    torch.testing.assert_close(losses.parent_loss(scores, parent, one_each), F.cross_entropy(scores, parent))
+    assert losses.parent_loss(scores, torch.zeros(4, dtype=torch.int64), torch.zeros(5, dtype=torch.int64)) == 0
+    order = torch.tensor([3, 0, 4, 2, 1])
+    shuffled = losses.parent_loss(scores[:, order], parent, mapping[order])
+    torch.testing.assert_close(shuffled, losses.parent_loss(scores, parent, mapping))
+
+
 def masks(*shape: int, seed: int) -> Tensor:
     return logits(*shape, seed=seed).sigmoid()
 
@@ -305,6 +319,7 @@ def test_a_faint_parent_that_the_floor_on_its_area_leaves_empty_is_filled_by_the
         lambda x: losses.background_aux_loss(x, torch.tensor([[1.0, 0, 1, 1], [0, 0, 1, 0]])),
         lambda x: losses.code_loss(x, torch.tensor([1, 0])),
         lambda x: losses.class_loss(x, torch.tensor([1, 0]), 2),
+        lambda x: losses.parent_loss(x, torch.tensor([1, 0]), torch.tensor([0, 1, 0, 1])),
     ],
 )
 def test_extreme_logits_stay_finite_under_bfloat16_autocast(loss: Callable[[Tensor], Tensor]) -> None:

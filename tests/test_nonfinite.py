@@ -15,7 +15,8 @@ from finegan_aug import training, update
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.stream import RealBatch, RealStream
 from finegan_aug.errors import NonFiniteError
-from finegan_aug.models.game import FakeBatch, FineGAN, Terms
+from finegan_aug.models.fake_batch import FakeBatch
+from finegan_aug.models.game import FineGAN, Terms
 from finegan_aug.term_sums import TermSums, first_non_finite
 from finegan_aug.training import train
 

@@ -272,7 +272,7 @@ def test_what_looks_at_several_images_needs_them_in_a_shard() -> None:
     with pytest.raises(ConfigError, match=words):
         check_sizes(replace(config, shards=4), 1, 48)
     for shards, part, share in ((4, "shard", 2), (0, "process", 8)):
-        few = replace(config, shards=shards, batch_deviation=0, mask_tie_weight=1.0, free_parent_share=0.2)
+        few = replace(config, shards=shards, batch_deviation=0, free_parent_share=0.2)
         words = (
             f"free_parent_share must draw 2 of the {share} images of a {part} or more, got 0.2; "
             "raise --free_parent_share or set it to 0"

@@ -37,9 +37,20 @@ class Stages(NamedTuple):
 
 
 class ObjectStage(nn.Module):
-    """Features and a code to a foreground and its mask; also the features for the next stage."""
+    """Features and a code to a foreground and its mask; also the features for the next stage.
 
-    def __init__(self, num_codes: int, channels: tuple[int, int], tail: tuple[int, ...], squeeze: bool, finish: bool):
+    A stage that is not `masked` draws no mask: it is given that of another.
+    """
+
+    def __init__(
+        self,
+        num_codes: int,
+        channels: tuple[int, int],
+        tail: tuple[int, ...],
+        squeeze: bool,
+        finish: bool,
+        masked: bool = True,
+    ) -> None:
         super().__init__()
         into, out = channels
         self.joint = JointBlock(num_codes, into, out)
@@ -50,12 +61,12 @@ class ObjectStage(nn.Module):
         ends = [UpBlock(i, o) for i, o in zip((handed_on, *tail), tail, strict=False)]
         self.tail = nn.Sequential(*ends, *([SameBlock(last, last)] if finish else []))
         self.image = conv3(last, 3)
-        self.mask = nn.Conv2d(last, 1, 3, padding=1, bias=False)
+        self.mask = nn.Conv2d(last, 1, 3, padding=1, bias=False) if masked else nn.Identity()
 
-    def forward(self, features: Tensor, code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, features: Tensor, code: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         handed_on = self.squeeze(self.residual(self.joint(features, code)))
         x = self.tail(handed_on)
-        return handed_on, torch.tanh(self.image(x)), torch.sigmoid(self.mask(x))
+        return handed_on, torch.tanh(self.image(x)), torch.sigmoid(self.mask(x)) if mask is None else mask
 
 
 class Generator(nn.Module):
@@ -69,13 +80,18 @@ class Generator(nn.Module):
         table = WIDTHS[config.network]
         backdrop, trunk, tail = (_scaled(w, config.width) for w in (table.background, table.object, table.tail))
         self.classic = config.network == "classic"
-        self.background_trunk = CodeTrunk(children, config.z_dim, backdrop)
+        self.z_parts = [config.z_dim // 2, config.z_dim - config.z_dim // 2] if config.split_noise else None
+        z_background, z_object = self.z_parts or [config.z_dim, config.z_dim]
+        self.background_trunk = CodeTrunk(children, z_background, backdrop)
         self.background_image = conv3(backdrop[-1], 3)
-        self.object_trunk = CodeTrunk(parents, config.z_dim, trunk)
+        self.object_trunk = CodeTrunk(parents, z_object, trunk)
         width = trunk[-1]
         child_in = width // 2 if table.squeeze else width
         self.parent = ObjectStage(parents, (width, width), tail, table.squeeze, finish=False)
-        self.child = ObjectStage(children, (child_in, child_in), tail, table.squeeze, table.finish)
+        self.one_mask = config.one_mask
+        self.child = ObjectStage(
+            children, (child_in, child_in), tail, table.squeeze, table.finish, masked=not config.one_mask
+        )
         self.register_buffer("child_to_parent", torch.tensor(config.child_to_parent, dtype=torch.int64))
         self.apply(initialise)
 
@@ -90,7 +106,7 @@ class Generator(nn.Module):
         """Draws images.
 
         Args:
-            z: float [N, z_dim], standard normal.
+            z: float [N, z_dim], standard normal; with `split_noise` its first half is the background's alone.
             child: int64 [N] in [0, num_children).
             parent: int64 [N]; default `child_to_parent[child]`.
             background: int64 [N] in [0, num_children); default `child`.
@@ -99,9 +115,10 @@ class Generator(nn.Module):
         """
         parent = self.child_to_parent[child] if parent is None else parent
         background = child if background is None else background
-        backdrop = torch.tanh(self.background_image(self.background_trunk(z, background)))
-        features, parent_fg, parent_mask = self.parent(self.object_trunk(z, parent), parent)
-        _, child_fg, child_mask = self.child(features, child)
+        z_background, z_object = torch.split(z, self.z_parts, dim=1) if self.z_parts else (z, z)
+        backdrop = torch.tanh(self.background_image(self.background_trunk(z_background, background)))
+        features, parent_fg, parent_mask = self.parent(self.object_trunk(z_object, parent), parent)
+        _, child_fg, child_mask = self.child(features, child, parent_mask if self.one_mask else None)
         if grid is not None:
             layers = torch.cat([parent_fg, parent_mask, child_fg, child_mask], dim=1)
             moved = F.grid_sample(layers, grid, padding_mode="zeros", align_corners=True).to(backdrop.dtype)

@@ -5,9 +5,8 @@ The loop calls three verbs (`sample_codes`, `forward`, the two losses) and knows
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from finegan_aug.augment import DRAWS_PER_IMAGE, diff_augment, random_grid
 from finegan_aug.codes import deal_codes, uniform_codes
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.stream import RealBatch
+from finegan_aug.models.fake_batch import FakeBatch, Freed
 from finegan_aug.models.finegan import (
     BackgroundDiscriminator,
     ChildDiscriminator,
@@ -33,17 +33,17 @@ from finegan_aug.randomness import normals, seed_for, uniforms
 Terms = dict[str, Tensor]
 
 
-class FakeBatch(NamedTuple):
-    """One forward of the generator, shared by both players: the stages, the codes and the augmentation draws.
-
-    `freed`: some of the images once more, each with any parent; no discriminator sees them.
-    """
-
-    stages: Stages
-    child: Tensor
-    parent: Tensor
-    draws: Tensor
-    freed: Stages | None = None
+@contextmanager
+def frozen(networks: Sequence[nn.Module]) -> Iterator[None]:
+    """While it is entered, gradients pass through these networks and none stays in them."""
+    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 class FineGAN:
@@ -117,14 +117,8 @@ class FineGAN:
     @contextmanager
     def frozen_discriminators(self) -> Iterator[None]:
         """While it is entered, gradients pass through the discriminators and none stays in them."""
-        parameters = [p for network in self.discriminator_networks() for p in network.parameters()]
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-        try:
+        with frozen(self.discriminator_networks()):
             yield
-        finally:
-            for parameter in parameters:
-                parameter.requires_grad_(True)
 
     def sample_codes(self, positions: range, seed: int | None = None) -> tuple[Tensor, Tensor]:
         """Noise float32 [N, z_dim] and child codes int64 [N] of these places in the endless stream of fakes.
@@ -159,7 +153,8 @@ class FineGAN:
         u = torch.from_numpy(uniforms(seed_for(self.noise_seed, "free parents"), [positions[i] for i in again], 1))
         freed = (u[:, 0] * (config.num_parents or 0)).long().to(parent)
         moved = None if grid is None else grid[again]
-        return fake._replace(freed=self.generator(z[again], child[again], freed, grid=moved))
+        stages = self.generator(z[again], child[again], freed, grid=moved)
+        return fake._replace(freed=Freed(stages.child, freed))
 
     def discriminator_losses(self, real: RealBatch, fake: FakeBatch, step: int = 0) -> Terms:
         """Terms whose sum the discriminators minimise (finegan.md 4.2, 4.3; with tied labels also 5.2)."""
@@ -233,9 +228,13 @@ class FineGAN:
             tie = losses.mask_tie_loss(stages.parent_mask, stages.child_mask)
             terms["g_mask_tie"] = config.mask_tie_weight * tie
         if fake.freed is not None:
-            # The child follows; a parent that learned here too would draw for codes it never has.
-            tie = losses.mask_tie_loss(fake.freed.parent_mask.detach(), fake.freed.child_mask)
-            terms["g_free_mask_tie"] = config.mask_tie_weight * tie
+            # What the head knows of parents it learned from photographs: the generator shall draw for it, not it
+            # learn what the generator draws.
+            with frozen(self.code_readers()):
+                features, _ = self.child_d(fake.freed.images, torch.full_like(fake.freed.parent, -1))
+                scores = self.info(features)
+            to_parent = self.child_to_parent.to(scores.device)
+            terms["g_free_parent"] = losses.parent_loss(scores, fake.freed.parent, to_parent)
         if config.spread_weight > 0:
             assert real is not None, "spread_weight compares with photographs"
             pairs = len(fake.child) // 2 * 2
