@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 VALIDATION_SHARE = 0.2  # of the budget, where something is chosen on it
 PHOTOGRAPHS = "photographs.npy"  # of a set: what its teacher says of the training photographs, float32 [M, C]
 WITHOUT_LABELS = "unlabelled"  # name of the generator that serves all budgets
-OF_THE_SETS = ("generator", "generator_per_pair", "gan_data", "per_class", "teacher_kimg")  # options that decide them
+LATER: Values = {"drop_lowest_confidence": 0.1}  # options that older ablations do not name, and what they did
+# Options that decide the sets.
+OF_THE_SETS = ("generator", "generator_per_pair", "gan_data", "per_class", "teacher_kimg", *LATER)
 
 Prepare = Callable[[Manifest, float, int, Path], Path]  # budget, fraction, draw, folder -> folder
 
@@ -112,8 +114,9 @@ def _options_of(out: Path) -> JSON:
     path, kinds = out / "ablation.json", get_type_hints(AblationOptions)
     content = read_json(path)
     for name in OF_THE_SETS:
-        read_field(content, path, f"options.{name}", kinds[name])
-    options: JSON = content["options"]
+        if name not in LATER or name in content["options"]:
+            read_field(content, path, f"options.{name}", kinds[name])
+    options: JSON = LATER | content["options"]
     return options
 
 
@@ -158,7 +161,7 @@ def prepare_synthetic(
     shutil.rmtree(out_dir / "filtered", ignore_errors=True)
     # Hard links: a filter replaces the manifest and the lineage, and leaves the images alone.
     shutil.copytree(out_dir / "all", out_dir / "filtered", copy_function=os.link)
-    report = filter_taught(out_dir / "filtered", taught)
+    report = filter_taught(out_dir / "filtered", taught, drop_lowest_confidence=options.drop_lowest_confidence)
     write_array(out_dir / PHOTOGRAPHS, taught.fitted.logits(taught.images).softmax(1).numpy())
     rows = [
         {"class": name, "generated": counts["total"], "kept": counts["kept"], "gan": out_dir.name}

@@ -171,11 +171,18 @@ def test_the_filter_of_a_set_has_the_teacher_of_its_generator(
     monkeypatch.setattr("finegan_aug.training.train", lambda config, seen, run_dir: run_dir)
     monkeypatch.setattr("finegan_aug.synthesis.synthesize", lambda run_dir, out, *_, **__: out.mkdir(parents=True))
     monkeypatch.setattr("finegan_aug.teacher.teach", silent)
-    monkeypatch.setattr("finegan_aug.teacher.filter_taught", lambda *_: FilterReport(0, 0, {}, {}, {}, ()))
+    dropped: list[dict[str, float]] = []
+
+    def filtered(*_: object, **settings: float) -> FilterReport:
+        dropped.append(settings)
+        return FilterReport(0, 0, {}, {}, {}, ())
+
+    monkeypatch.setattr("finegan_aug.teacher.filter_taught", filtered)
     settings = tmp_path / "generator.yaml"
     settings.write_text(f"train:\n  preset: slim-32\n  boxes: none\n  teacher: {teacher}\n  seed: 3\n")
-    asked_for = options(tmp_path / "out", generator=str(settings))
+    asked_for = options(tmp_path / "out", generator=str(settings), drop_lowest_confidence=0.6)
     prepare_synthetic(asked_for, 32, manifest, 1.0, 1, tmp_path / "set")
+    assert dropped == [{"drop_lowest_confidence": 0.6}]
     assert asked == [{"boxes": "none", "teacher": teacher, "teacher_kimg": 20.0, "seed": 4}]
 
 
@@ -237,6 +244,10 @@ def test_one_budget_serves_all_pairs_unless_each_has_a_generator(tmp_path: Path)
             "correct --augment-grid",
         ),
         ({"alpha": 1.2}, "alpha must lie in [0, 1], found 1.2; use a share such as 0.4"),
+        (
+            {"drop_lowest_confidence": 1.0},
+            "drop_lowest_confidence must lie in [0, 1), found 1; give a share such as 0.1",
+        ),
         ({"pairs": 0}, "pairs must be at least 1, found 0; correct --pairs"),
         ({"models": ()}, "fractions, models and arms must not be empty; leave them out for the defaults"),
     ],

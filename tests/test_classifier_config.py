@@ -102,14 +102,15 @@ def test_attention_in_plain_products_gives_the_same_logits_and_gradients() -> No
         torch.testing.assert_close(plain, fused, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("units", [True, False])
-def test_bf16_is_for_processors_with_matrix_units_and_models_of_matrix_products(
-    monkeypatch: pytest.MonkeyPatch, units: bool
+@pytest.mark.parametrize(("units", "vectors"), [(True, True), (False, True), (False, False)])
+def test_bf16_is_for_processors_that_multiply_it_and_models_of_matrix_products(
+    monkeypatch: pytest.MonkeyPatch, units: bool, vectors: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors)
     names = ("vit_tiny_patch8_64", "mobilenetv3_small_100")
     vit, mobilenet = (build_model(ClassifierConfig(model=name), 2) for name in names)
-    assert faster_in_bf16(vit, torch.device("cpu")) is units
+    assert faster_in_bf16(vit, torch.device("cpu")) is vectors
     assert faster_in_bf16(mobilenet, torch.device("cpu")) is False
 
 

@@ -11,12 +11,12 @@ from tiny_ablation import CONFIG, fake_sets, options, scanned
 
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.errors import ConfigError, LeakError
-from finegan_aug.files import read_json
+from finegan_aug.files import read_json, write_json
 from finegan_aug.lineage import read_lineage, write_lineage
 from recipes import ablation
 from recipes.ablation import AblationOptions, run_ablation
 from recipes.arms import ARMS
-from recipes.sets import OF_THE_SETS, inherited
+from recipes.sets import LATER, OF_THE_SETS, inherited
 
 OTHER = replace(CONFIG, lr=1e-2)
 
@@ -61,10 +61,17 @@ def test_what_was_not_written_is_taken_over_from_the_other_ablation(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, seen = tmp_path / "source", []
-    asked = options(source, arms=("S3",), pairs=1, generator="demo", per_class=7, teacher_kimg=1.5)
+    decided = {"generator": "demo", "per_class": 7, "teacher_kimg": 1.5, "drop_lowest_confidence": 0.3}
+    asked = options(source, arms=("S3",), pairs=1, **decided)
     run_ablation(asked, CONFIG, manifest, fake_sets)
     assert inherited(None) == {}
     assert inherited(source) == {name: getattr(asked, name) for name in OF_THE_SETS}
+    path = source / "ablation.json"
+    content = read_json(path)
+    del content["options"]["drop_lowest_confidence"]  # an ablation that knew no such option filtered by its default
+    write_json(tmp_path / "older" / "ablation.json", content)
+    assert inherited(tmp_path / "older") == {**inherited(source), "drop_lowest_confidence": 0.1}
+    assert AblationOptions(source).drop_lowest_confidence == LATER["drop_lowest_confidence"]
 
     def caught(options: AblationOptions, *_: object) -> Path:
         seen.append(options)
