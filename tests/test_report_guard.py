@@ -169,5 +169,44 @@ def test_a_generator_that_knows_imagenet_is_marked_at_the_top(
     assert (FEATURES in text_of(tmp_path)) is known
 
 
+def with_fair_controls(folder: Path, **header: object) -> str:
+    """R5 9 points above S3, D2 on average as good; the text of the page."""
+    experiment(folder, [choice(0.4)], **header)
+    content = json.loads((folder / "rows.json").read_text())
+    content["rows"] += [
+        {"fraction": 0.1, "arm": arm, "model": "net", "pair": pair, "accuracy": accuracy + change}
+        for arm, changes in (("R5", (0.09, 0.09, 0.09)), ("D2", (0.01, -0.01, 0.0)))
+        for pair, (accuracy, change) in enumerate(zip(S3, changes, strict=True))
+    ]
+    write(folder / "rows.json", content)
+    return text_of(folder)
+
+
+def test_beside_the_verdict_stand_the_controls_that_know_what_the_images_rest_on(tmp_path: Path) -> None:
+    write(tmp_path / "gan" / "10-0" / "config.json", {"config": {"teacher": "packaged"}})
+    text = with_fair_controls(tmp_path)
+    assert (
+        "Against the same teacher without a synthetic image: inconclusive. S3 equals D2 "
+        "(95 % interval \N{MINUS SIGN}2.5 to +2.5, 3 pairs)." in text
+    )
+    assert "Against the unlabelled photographs themselves: hurts. S3 is 9.0 points below R5 " in text
+    assert FEATURES not in text
+    assert (
+        "The generator was trained against frozen ImageNet features; its control D2 has a teacher on such features."
+        in text
+    )
+
+
+def test_a_teacher_without_these_features_is_no_control_of_them(tmp_path: Path) -> None:
+    write(tmp_path / "gan" / "10-0" / "config.json", {"config": {"judge": "projected", "teacher": "own"}})
+    assert FEATURES in with_fair_controls(tmp_path)
+
+
+def test_no_control_stands_beside_images_that_are_barred_from_a_verdict(tmp_path: Path) -> None:
+    text = with_fair_controls(tmp_path, lineage_checked=False)
+    assert "Barred from a verdict" in text
+    assert "Against the same teacher" not in text
+
+
 def test_the_mark_also_stands_where_the_generator_lies_in_another_folder(tmp_path: Path) -> None:
     assert FEATURES in text_of(experiment(tmp_path, [], imagenet_features=True))

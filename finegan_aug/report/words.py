@@ -12,6 +12,10 @@ from finegan_aug.report.tables import Contrast, primary_contrast, settings
 
 JSON = dict[str, Any]
 ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
+FAIR = {  # controls that know what the synthetic images rest on
+    "D2": "Against the same teacher without a synthetic image",
+    "R5": "Against the unlabelled photographs themselves",
+}
 
 
 def signed(share: float) -> str:
@@ -32,7 +36,9 @@ def number(value: object) -> str:
 
 
 def headlines(rows: Sequence[Row], found: Sequence[Contrast], header: JSON, chosen: Sequence[Guard] = ()) -> list[JSON]:
-    """For each fraction and model: the word of the primary contrast, one sentence, and what the guard rail ships."""
+    """For each fraction and model: the word of the primary contrast, one sentence, what the guard rail ships, and how
+    the arm stands against the controls that know what its images rest on.
+    """
     unusable = header.get("no_usable_codes")
     lines = []
     for fraction, model in sorted(settings(rows), key=lambda setting: (setting[1], setting[0])):
@@ -49,7 +55,12 @@ def headlines(rows: Sequence[Row], found: Sequence[Contrast], header: JSON, chos
         else:
             line |= {"word": contrast.verdict, "text": _sentence(contrast)}
         guard = next((guard for guard in chosen if (guard.fraction, guard.model) == (fraction, model)), None)
-        lines.append(line | {"guard": "" if guard is None else guard_sentence(guard)})
+        fair = [
+            f"{FAIR[c.control]}: {c.verdict}. {_sentence(c)}"
+            for c in found
+            if (c.fraction, c.model, c.arm) == (fraction, model, arm) and c.control in FAIR and not c.barred
+        ]
+        lines.append(line | {"guard": "" if guard is None else guard_sentence(guard), "fair": fair})
     return lines
 
 
@@ -120,7 +131,11 @@ def warnings(experiment: Experiment, rows: Sequence[Row], found: Sequence[Contra
         texts.append(f"No verdict for the synthetic images: {reason}. Test images may have been trained on.")
     if header.get("imagenet_features") is True or any(knows_imagenet(gan.config) for gan in experiment.gans):
         text = "The generator was trained against frozen ImageNet features"
-        texts.append(f"{text}; compare with a control that uses them.")
+        teachers = [_settings(gan.config).get("teacher") for gan in experiment.gans]
+        if teachers and set(teachers) == {"packaged"} and any(row.arm == "D2" for row in rows):
+            texts.append(f"{text}; its control D2 has a teacher on such features.")
+        else:
+            texts.append(f"{text}; compare with a control that uses them.")
     openings = header.get("test_openings", 1)
     if is_number(openings) and openings > 1:
         texts.append(f"The test set was opened {openings} times.")
@@ -153,10 +168,14 @@ def _memorised(evaluation: Sequence[JSON]) -> list[str]:
 
 def knows_imagenet(config: JSON) -> bool:
     """Whether the config.json of a generator says that it was trained against frozen ImageNet features."""
-    settings = config.get("config", config)
-    if not isinstance(settings, dict):
-        return False
-    return settings.get("judge") == "projected" or settings.get("teacher") == "packaged"
+    found = _settings(config)
+    return found.get("judge") == "projected" or found.get("teacher") == "packaged"
+
+
+def _settings(config: JSON) -> JSON:
+    """Those in the config.json of a generator; none where it holds something else."""
+    found = config.get("config", config)
+    return found if isinstance(found, dict) else {}
 
 
 def notes(rows: Sequence[Row], header: JSON) -> list[str]:
