@@ -30,9 +30,9 @@ class ClassifierConfig:
     schedule: Schedule = "cosine"  # learning rate after the warm-up
     warmup_share: float = 0.05  # share of the steps with a linearly rising learning rate
     label_smoothing: float = 0.1  # for real images
-    synthetic_label_smoothing: float = 0.25  # for synthetic images
-    synthetic_loss_weight: float = 0.5  # of a synthetic image; a real one weighs 1
-    real_only_share: float = 0.25  # share of the steps, at the end, without synthetic images
+    synthetic_label_smoothing: float = 0.1  # for synthetic images
+    synthetic_loss_weight: float = 1.0  # of a synthetic image; a real one weighs 1
+    real_only_share: float = 0.1  # share of the steps, at the end, without synthetic images
     augment: Augment = "trivial"  # transforms of one image; flip-crop is part of all others but none
     crop_scale: float = 0.5  # smallest area of a random crop, share of the image
     mixup: float = 0.0  # alpha of Mixup; 0 is off

@@ -190,13 +190,22 @@ def test_an_own_transform_to_floats_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_targets_and_weights_follow_the_source_of_an_image() -> None:
-    config = replace(BASE, mixup=0.0, cutmix=0.0, label_smoothing=0.1, synthetic_label_smoothing=0.4)
+    weighed = replace(BASE, synthetic_loss_weight=0.5, synthetic_label_smoothing=0.4)
+    config = replace(weighed, mixup=0.0, cutmix=0.0, label_smoothing=0.1)
     images, labels = torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 0])
     synthetic = torch.tensor([False, True, True])
     mixed, targets, loss_weights = Blend(config, 2)(images.clone(), labels, synthetic, 0)
     assert torch.equal(mixed, images)
     torch.testing.assert_close(targets, torch.tensor([[0.95, 0.05], [0.2, 0.8], [0.8, 0.2]]))
     assert loss_weights.tolist() == [1.0, 0.5, 0.5]
+
+
+def test_by_default_a_synthetic_image_counts_as_a_photograph_does() -> None:
+    labels, images = torch.tensor([0, 1, 0]), torch.rand(3, 3, 8, 8)
+    blend = Blend(replace(BASE, mixup=0.0, cutmix=0.0), 2)
+    real, synthetic = (blend(images.clone(), labels, torch.full((3,), source), 0) for source in (False, True))
+    assert torch.equal(real[1], synthetic[1])
+    assert torch.equal(real[2], synthetic[2])
 
 
 def test_the_loss_of_unmixed_real_images_is_cross_entropy_with_smoothing() -> None:
