@@ -24,6 +24,7 @@ from finegan_aug.checkpoint import best_checkpoint, load_checkpoint
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.crops import build_crops
 from finegan_aug.data.manifest import read_manifest
+from finegan_aug.data.row_fields import NO_CLASS
 from finegan_aug.discovery import Codes, compare_groups, over_seeds
 from finegan_aug.errors import ConfigError
 from finegan_aug.evaluation import clustering_rows
@@ -87,7 +88,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def photographs(run: Path, config: FineGANConfig) -> tuple[Tensor, Tensor]:
-    """Training images of a run, central object crops uint8 [N, 3, S, S], and the class of every one, int64 [N]."""
+    """Training images of a run, central object crops uint8 [N, 3, S, S], and their classes, int64 [N].
+
+    Photographs that nobody knows the class of are not among them.
+    """
     crops = build_crops(
         read_manifest(run / "data.jsonl"),
         resolution=config.resolution,
@@ -97,7 +101,8 @@ def photographs(run: Path, config: FineGANConfig) -> tuple[Tensor, Tensor]:
     )
     # Crops.labels hides classes outside the labelled budget.
     truth = torch.tensor([record.label for record in crops.records])
-    return crops.objects_center_uint8(torch.arange(len(crops))), truth
+    told = (truth != NO_CLASS).nonzero()[:, 0]
+    return crops.objects_center_uint8(told), truth[told]
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ VERBS = {
     "train": "train a generator on a folder of photographs; the same command again resumes it",
     "synthesize": "write a folder of synthetic images for each class",
     "name": "let a teacher name the images of codes that were found without labels, one by one",
+    "pseudo-label": "let a teacher name photographs without a label, for mixing them in as synthetic images are",
     "filter": "drop synthetic images that a teacher doubts or that copy a photograph; edits the manifest only",
     "evaluate": "measure a generator: FID, KID, IS, precision and recall, clustering",
     "figures": "draw what each code changes: stages, tables of codes, swaps, and a walk as GIF",

@@ -3,7 +3,8 @@
 The chain, in this order, each step working on what the one before has left:
 1. `teacher_top_k`: the intended class is among the k likeliest of a teacher trained on real images only;
 2. `low_confidence`, `high_confidence`: the teacher's probability of the intended class lies in a window;
-3. `near_duplicate`: the image is not a copy of a training image.
+3. `near_duplicate`: the image is not a copy of a training image;
+4. `outlier`: nor is it, among those of its class, least like any training image.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from finegan_aug.set_reader import Entries, SetReader, TensorFunction, answers
 from finegan_aug.synthetic import Header, SyntheticRow, read_rows, write_manifest
 from finegan_aug.synthetic_index import SOFT_LABELS, SyntheticIndex, open_index
 
-REASONS = ("teacher_top_k", "low_confidence", "high_confidence", "near_duplicate")
+REASONS = ("teacher_top_k", "low_confidence", "high_confidence", "near_duplicate", "outlier")
 SCORES = ("teacher_rank", "teacher_confidence", "train_distance", "train_dhash_bits")
 ENOUGH = 0.2  # share that must survive (evidence: below it a filter mends nothing, the generator must)
 
@@ -58,6 +59,7 @@ def filter_synthetic(
     top_k: int | None = None,
     drop_lowest_confidence: float = 0.1,
     max_confidence: float | None = None,
+    drop_outliers: float = 0.0,
     features_fn: TensorFunction | None = None,
     train_features: Tensor | None = None,
     train_dhashes: Sequence[str] | None = None,
@@ -73,6 +75,8 @@ def filter_synthetic(
         top_k: of step 1; None: max(1, min(10, C // 4)).
         drop_lowest_confidence: share of each class that step 2 drops from below, in [0, 1).
         max_confidence: probability above which step 2 drops; None: none.
+        drop_outliers: share of what is left of each class that step 4 drops, those farthest from their nearest training
+            image in the features of step 3, in [0, 1).
         features_fn: uint8 [N, 3, S, S] -> features [N, D]. Step 3 drops what lies within the 1st percentile of the
             distances from a training image to its nearest other.
         train_features: float [M, D], the same features of the training images.
@@ -87,7 +91,8 @@ def filter_synthetic(
     root = Path(out_dir)
     header, rows = read_rows(root)
     top_k = max(1, min(10, len(header.classes) // 4)) if top_k is None else top_k
-    options = _Options(top_k, drop_lowest_confidence, max_confidence, features_fn, train_features, train_dhashes)
+    shares = (drop_lowest_confidence, drop_outliers)
+    options = _Options(top_k, *shares, max_confidence, features_fn, train_features, train_dhashes)
     index = open_index(root)
     size_px = resolution_px or index.side_px()
     read, chain = SetReader(index, size_px, batch_size), _Chain(rows)
@@ -95,7 +100,7 @@ def filter_synthetic(
         (root / SOFT_LABELS).unlink(missing_ok=True)  # those of another filtering
     else:
         write_array(root / SOFT_LABELS, _filter_by_teacher(teacher, read, chain, len(header.classes), options))
-    _filter_copies(read, chain, options)
+    _filter_by_distance(read, chain, options)
     report = _report(header, chain, options.record(teacher is not None, size_px))
     write_manifest(root, replace(header, filter=asdict(report)), chain.edited())
     for text in report.warnings:
@@ -109,21 +114,25 @@ class _Options:
 
     top_k: int
     drop_lowest_confidence: float
+    drop_outliers: float
     max_confidence: float | None
     features_fn: TensorFunction | None
     train_features: Tensor | None
     train_dhashes: Sequence[str] | None
 
     def __post_init__(self) -> None:
-        low, high = self.drop_lowest_confidence, self.max_confidence
+        high = self.max_confidence
         if self.top_k < 1:
             raise ConfigError(f"top_k must be at least 1, found {self.top_k}", "leave it out for the default")
-        if not 0 <= low < 1:
-            raise ConfigError(f"drop_lowest_confidence must lie in [0, 1), found {low}", "give a share such as 0.1")
+        for name in ("drop_lowest_confidence", "drop_outliers"):
+            if not 0 <= (share := getattr(self, name)) < 1:
+                raise ConfigError(f"{name} must lie in [0, 1), found {share}", "give a share such as 0.1")
         if high is not None and not 0 < high <= 1:
             raise ConfigError(f"max_confidence must lie in (0, 1], found {high}", "give a probability such as 0.99")
         if (self.features_fn is None) != (self.train_features is None):
             raise ConfigError("features_fn and train_features must come together, found one", "give both or none")
+        if self.drop_outliers and self.features_fn is None:
+            raise ConfigError("drop_outliers needs features_fn and train_features, found none", "give both")
 
     def record(self, with_teacher: bool, size_px: int) -> Settings:
         """What the manifest says about how the set was filtered."""
@@ -131,6 +140,7 @@ class _Options:
             "top_k": self.top_k if with_teacher else None,
             "drop_lowest_confidence": self.drop_lowest_confidence if with_teacher else None,
             "max_confidence": self.max_confidence if with_teacher else None,
+            "drop_outliers": self.drop_outliers,
             "train_features": None if self.train_features is None else len(self.train_features),
             "train_dhashes": None if self.train_dhashes is None else len(self.train_dhashes),
             "resolution_px": size_px,
@@ -180,12 +190,16 @@ def _filter_by_teacher(
     return shares.astype(np.float32)
 
 
-def _filter_copies(read: SetReader, chain: _Chain, options: _Options) -> None:
+def _filter_by_distance(read: SetReader, chain: _Chain, options: _Options) -> None:
+    """Steps 3 and 4."""
+    distance: Floats | None = None
     if options.features_fn is not None and options.train_features is not None:
         distance, threshold = _feature_distances(options.features_fn, options.train_features, read, chain)
         chain.drop(distance <= threshold, "near_duplicate")
     if options.train_dhashes:
         chain.drop(_hash_distances(options.train_dhashes, read.index, chain) <= MAX_DISTANCE, "near_duplicate")
+    if distance is not None:
+        chain.drop(_lowest(-distance, chain, options.drop_outliers), "outlier")
 
 
 def _judge(teacher: TensorFunction, read: SetReader, chain: _Chain, classes: int) -> tuple[Floats, Floats]:
@@ -201,12 +215,12 @@ def _judge(teacher: TensorFunction, read: SetReader, chain: _Chain, classes: int
     return shares, rank
 
 
-def _lowest(confidence: Floats, chain: _Chain, share: float) -> Mask:
-    """The `share` of what is left of each class with the lowest confidence, rounded down; of equals the earlier."""
+def _lowest(values: Floats, chain: _Chain, share: float) -> Mask:
+    """The `share` of what is left of each class with the lowest values, rounded down; of equals the earlier."""
     lowest, alive = np.zeros(len(chain.rows), dtype=bool), chain.alive()
     for label in np.unique(chain.labels):
         entries = alive[chain.labels[alive] == label]
-        order = np.argsort(confidence[entries], kind="stable")
+        order = np.argsort(values[entries], kind="stable")
         lowest[entries[order[: math.floor(share * len(entries))]]] = True
     return lowest
 

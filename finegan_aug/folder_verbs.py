@@ -37,7 +37,8 @@ def doctor(argv: Sequence[str]) -> int:
     """Say what is wrong with the photographs."""
     photos, checks = parse_options("finegan-aug doctor", argv, PhotoOptions, DoctorOptions, positional=("data",))
     where, options = build(PhotoOptions, photos), build(DoctorOptions, checks)
-    from finegan_aug.data.doctor import format_report, run_doctor
+    from finegan_aug.data.doctor import run_doctor
+    from finegan_aug.data.doctor_text import format_report
 
     report = run_doctor(
         where.data,
@@ -46,6 +47,7 @@ def doctor(argv: Sequence[str]) -> int:
         masks=where.mask_folder,
         test_boxes=where.test_box_file,
         test_masks=where.test_mask_folder,
+        unlabelled=where.unlabelled_folder,
         test_share=where.test_share,
         seed=where.split_seed,
         resolution=options.resolution,
@@ -112,6 +114,53 @@ def name(argv: Sequence[str]) -> int:
             seed=options.seed,
         )
         print(name_synthetic(options.codes, options.out, taught, fraction=options.fraction, pair=options.pair))
+    return 0
+
+
+@dataclass(frozen=True)
+class PseudoLabelOptions:
+    """What to write, and who names the photographs."""
+
+    out: Path  # folder for the photographs by class, with the teacher's probabilities as soft labels
+    side_px: int = 80  # side of the squares, pixels: that which a classifier crops its images from
+    teacher: Knowledge = "own"  # who names: a network trained on the photographs, or packaged ImageNet features
+    teacher_kimg: float = 20.0  # length of the training of the teacher own, thousands of images
+    fraction: float = 1.0  # share of the training images whose labels the teacher may use; the others are named too
+    pair: int = 0  # number of the draw of that share
+    seed: int = 0  # of the draw and of the teacher
+
+    def __post_init__(self) -> None:
+        if self.side_px < 1:
+            raise ConfigError(f"side_px must be at least 1, found {self.side_px}", "correct --side-px")
+
+
+def pseudo_label(argv: Sequence[str]) -> int:
+    """Write photographs without a label under the classes that a teacher sees in them."""
+    values, data = parse_options(
+        "finegan-aug pseudo-label", argv, PseudoLabelOptions, DataOptions, positional=("data",)
+    )
+    options = build(PseudoLabelOptions, values)
+    manifest = load(data)
+    from finegan_aug.data.budget import budget, is_budget
+    from finegan_aug.output_folder import ensure_apart
+    from finegan_aug.pseudo_labelling import pseudo_label as write_photographs
+    from finegan_aug.run_folder import run_lock
+
+    ensure_apart(options.out, manifest)
+    if not is_budget(manifest):
+        # As train_classifier.py draws it: what that holds out for validation teaches nobody.
+        manifest = budget(manifest, options.fraction, pair=options.pair, unlabelled="keep", seed=options.seed)
+    with run_lock(options.out):
+        print(
+            write_photographs(
+                manifest,
+                options.out,
+                side_px=options.side_px,
+                teacher=options.teacher,
+                teacher_kimg=options.teacher_kimg,
+                seed=options.seed,
+            )
+        )
     return 0
 
 

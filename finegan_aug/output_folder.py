@@ -16,7 +16,8 @@ def ensure_apart(out: Path, manifest: Manifest) -> None:
         ConfigError: naming both folders.
     """
     real = out.resolve()
-    for root in (manifest.root, manifest.test_root, manifest.mask_root, manifest.test_mask_root):
+    roots = (manifest.root, manifest.test_root, manifest.mask_root, manifest.test_mask_root, manifest.unlabelled_root)
+    for root in roots:
         if root is not None and real.is_relative_to(root.resolve()):
             raise ConfigError(
                 f"--out must not lie inside the photographs, found {out} in {root}", "choose another --out"

@@ -203,7 +203,7 @@ def _validation(run: _Run) -> Photographs | None:
 
 
 def _with_every_label(run: _Run, train: Photographs) -> Photographs:
-    """The train split with the class of every photograph, whoever may use it."""
+    """The train split with the class of every photograph that has one, whoever may use it."""
     return train._replace(labels=torch.tensor([record.label for record in run.manifest.of("train")]))
 
 

@@ -93,6 +93,7 @@ def filter_taught(
     top_k: int | None = None,
     drop_lowest_confidence: float = 0.1,
     max_confidence: float | None = None,
+    drop_outliers: float = 0.0,
 ) -> FilterReport:
     """`filter_synthetic` by this teacher and against copies of what it has seen; the lineage says who had a part.
 
@@ -111,6 +112,7 @@ def filter_taught(
         top_k=top_k,
         drop_lowest_confidence=drop_lowest_confidence,
         max_confidence=max_confidence,
+        drop_outliers=drop_outliers,
         features_fn=taught.fitted.features,
         train_features=taught.fitted.features(taught.images),
         train_dhashes=[record.dhash for record in taught.records]
@@ -133,6 +135,7 @@ def filter_with_teacher(
     top_k: int | None = None,
     drop_lowest_confidence: float = 0.1,
     max_confidence: float | None = None,
+    drop_outliers: float = 0.0,
 ) -> FilterReport:
     """`teach` and `filter_taught` in one.
 
@@ -148,6 +151,7 @@ def filter_with_teacher(
         top_k=top_k,
         drop_lowest_confidence=drop_lowest_confidence,
         max_confidence=max_confidence,
+        drop_outliers=drop_outliers,
     )
 
 
@@ -164,7 +168,7 @@ def shown_images(synthetic: Path, manifest: Manifest, records: list[ImageRecord]
     index = open_index(synthetic)
     resolution = index.side_px()
     crop = index.header.made_with.get("placement") == "crop"
-    return _crops(manifest, records, resolution, boxes) if crop else _whole(manifest, records, resolution)
+    return _crops(manifest, records, resolution, boxes) if crop else square_images(manifest, records, resolution)
 
 
 def _crops(manifest: Manifest, records: list[ImageRecord], side_px: int, boxes: BoxSource | None) -> Tensor:
@@ -174,7 +178,7 @@ def _crops(manifest: Manifest, records: list[ImageRecord], side_px: int, boxes: 
     return crops.objects_center_uint8(torch.arange(len(crops)))
 
 
-def _whole(manifest: Manifest, records: list[ImageRecord], side_px: int) -> Tensor:
+def square_images(manifest: Manifest, records: list[ImageRecord], side_px: int) -> Tensor:
     """The largest central square of each photograph, uint8 [N, 3, S, S]."""
 
     def square(record: ImageRecord) -> Image.Image:

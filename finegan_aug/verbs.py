@@ -30,6 +30,7 @@ class PhotoOptions:
     test_box_file: Path | None = None  # object boxes of --test-data
     mask_folder: Path | None = None  # object masks: images with the same relative paths
     test_mask_folder: Path | None = None  # object masks of --test-data
+    unlabelled_folder: Path | None = None  # more training photographs, of no known class, at any depth
     test_share: float = 0.2  # share of each class kept for the test when there is no --test-data
     split_seed: int = 0  # another seed keeps other images for the test
 
@@ -97,6 +98,7 @@ def load(data: Values) -> Manifest:
         test_boxes=options.test_box_file,
         masks=options.mask_folder,
         test_masks=options.test_mask_folder,
+        unlabelled=options.unlabelled_folder,
         test_share=options.test_share,
         seed=options.split_seed,
         on_bad_image=options.on_bad_image,
@@ -222,6 +224,7 @@ class FilterOptions:
     top_k: int | None = None  # the class must be among this many of the teacher's likeliest (default: by class count)
     drop_lowest_confidence: float = 0.1  # share of each class dropped from below
     max_confidence: float | None = None  # drop what the teacher is surer of than this probability
+    drop_outliers: float = 0.0  # share of each class dropped as farthest from every photograph, in the teacher's eyes
     teacher: Knowledge = "own"  # who judges: a network trained on the photographs, or packaged ImageNet features
     teacher_kimg: float = 20.0  # length of the training of the teacher own, thousands of images
     fraction: float = 1.0  # share of the training images whose labels the teacher may use
@@ -253,6 +256,7 @@ def filter(argv: Sequence[str]) -> int:
             top_k=options.top_k,
             drop_lowest_confidence=options.drop_lowest_confidence,
             max_confidence=options.max_confidence,
+            drop_outliers=options.drop_outliers,
         )
     dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items() if count)
     print(f"{options.synthetic}: {counts.kept} of {counts.total} images kept; dropped: {dropped or 'none'}")

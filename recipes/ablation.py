@@ -53,6 +53,7 @@ class AblationOptions:
     soft_labels: bool = False  # mixed images have the teacher's probabilities for labels, not one class
     teacher_kimg: float = 20.0  # training of the filter's teacher, thousands of images
     drop_lowest_confidence: float = 0.1  # share of each class that the filter drops: where its teacher is least sure
+    drop_outliers: float = 0.0  # share of each class that the filter drops: what is farthest from every photograph
     sets_from: Path | None = None  # another ablation of the same data, whose generators and synthetic sets are used
     jobs: int = 1  # generators, then classifiers trained at once, each in a process of its own with one thread
 
@@ -76,8 +77,9 @@ class AblationOptions:
             )
         if bad := [a for a in (*self.alpha_grid, self.alpha or 0.0) if not 0 <= a <= 1]:
             raise ConfigError(f"alpha must lie in [0, 1], found {bad[0]:g}", "use a share such as 0.4")
-        if not 0 <= (share := self.drop_lowest_confidence) < 1:
-            raise ConfigError(f"drop_lowest_confidence must lie in [0, 1), found {share:g}", "give a share such as 0.1")
+        for name in ("drop_lowest_confidence", "drop_outliers"):
+            if not 0 <= (share := getattr(self, name)) < 1:
+                raise ConfigError(f"{name} must lie in [0, 1), found {share:g}", "give a share such as 0.1")
         self._check_grids()
 
     def _check_grids(self) -> None:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 VALIDATION_SHARE = 0.2  # of the budget, where something is chosen on it
 PHOTOGRAPHS = "photographs.npy"  # of a set: what its teacher says of the training photographs, float32 [M, C]
 WITHOUT_LABELS = "unlabelled"  # name of the generator that serves all budgets
-LATER: Values = {"drop_lowest_confidence": 0.1}  # options that older ablations do not name, and what they did
+# Options that older ablations do not name, and what they did.
+LATER: Values = {"drop_lowest_confidence": 0.1, "drop_outliers": 0.0}
 # Options that decide the sets.
 OF_THE_SETS = ("generator", "generator_per_pair", "gan_data", "per_class", "teacher_kimg", *LATER)
 
@@ -161,7 +162,8 @@ def prepare_synthetic(
     shutil.rmtree(out_dir / "filtered", ignore_errors=True)
     # Hard links: a filter replaces the manifest and the lineage, and leaves the images alone.
     shutil.copytree(out_dir / "all", out_dir / "filtered", copy_function=os.link)
-    report = filter_taught(out_dir / "filtered", taught, drop_lowest_confidence=options.drop_lowest_confidence)
+    low, far = options.drop_lowest_confidence, options.drop_outliers
+    report = filter_taught(out_dir / "filtered", taught, drop_lowest_confidence=low, drop_outliers=far)
     write_array(out_dir / PHOTOGRAPHS, taught.fitted.logits(taught.images).softmax(1).numpy())
     rows = [
         {"class": name, "generated": counts["total"], "kept": counts["kept"], "gan": out_dir.name}

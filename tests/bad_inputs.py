@@ -138,7 +138,7 @@ MANIFESTS = [
     manifest_case(
         "manifest beside its own masks",
         lambda rows: None,
-        "a manifest names its own test data, boxes and masks, found masks beside FOLDER/data.jsonl",
+        "a manifest names all its own folders, found masks beside FOLDER/data.jsonl",
         "give the image folder, or the manifest alone",
         "--mask-folder",
         "FOLDER",

@@ -33,7 +33,8 @@ from finegan_aug.checkpoint import (
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.annotations import fit_box, read_boxes
 from finegan_aug.data.decode import decode_with_notes
-from finegan_aug.data.doctor import format_report, run_doctor
+from finegan_aug.data.doctor import run_doctor
+from finegan_aug.data.doctor_text import format_report
 from finegan_aug.data.duplicates import dhash, pixel_sha256
 from finegan_aug.data.folder import load_data
 from finegan_aug.data.manifest import write_manifest as write_data_manifest

@@ -180,9 +180,9 @@ def test_the_filter_of_a_set_has_the_teacher_of_its_generator(
     monkeypatch.setattr("finegan_aug.teacher.filter_taught", filtered)
     settings = tmp_path / "generator.yaml"
     settings.write_text(f"train:\n  preset: slim-32\n  boxes: none\n  teacher: {teacher}\n  seed: 3\n")
-    asked_for = options(tmp_path / "out", generator=str(settings), drop_lowest_confidence=0.6)
+    asked_for = options(tmp_path / "out", generator=str(settings), drop_lowest_confidence=0.6, drop_outliers=0.2)
     prepare_synthetic(asked_for, 32, manifest, 1.0, 1, tmp_path / "set")
-    assert dropped == [{"drop_lowest_confidence": 0.6}]
+    assert dropped == [{"drop_lowest_confidence": 0.6, "drop_outliers": 0.2}]
     assert asked == [{"boxes": "none", "teacher": teacher, "teacher_kimg": 20.0, "seed": 4}]
 
 
@@ -248,6 +248,7 @@ def test_one_budget_serves_all_pairs_unless_each_has_a_generator(tmp_path: Path)
             {"drop_lowest_confidence": 1.0},
             "drop_lowest_confidence must lie in [0, 1), found 1; give a share such as 0.1",
         ),
+        ({"drop_outliers": -1.0}, "drop_outliers must lie in [0, 1), found -1; give a share such as 0.1"),
         ({"pairs": 0}, "pairs must be at least 1, found 0; correct --pairs"),
         ({"models": ()}, "fractions, models and arms must not be empty; leave them out for the defaults"),
     ],

@@ -89,8 +89,9 @@ BAD_ROWS: list[tuple[dict[str, object], str]] = [
     ({"path": "ant/nowhere.png"}, "does not exist below"),
     ({"mask": "../x.png"}, "must not hold empty parts, . or .."),
     ({"label": 2}, "label 2 is unknown, the header lists 2 classes"),
-    ({"label": -1}, "label must be a class index, 0 or more, found -1"),
-    ({"label": "ant"}, "label must be a class index, 0 or more, found 'ant'"),
+    ({"label": -2}, "label must be a class index, 0 or more, or -1 for no known class, found -2"),
+    ({"label": -1}, "an image without a class must be an unlabelled one of the split train, without box and mask"),
+    ({"label": "ant"}, "label must be a class index, 0 or more, or -1 for no known class, found 'ant'"),
     ({"label": True}, "label must be a class index"),
     ({"split": "holdout"}, "split must be train, val or test, found 'holdout'"),
     ({"labelled": 1}, "labelled must be true or false"),
@@ -212,7 +213,10 @@ def test_a_row_cannot_reach_out_through_a_link(stored: tuple[Path, Manifest], tm
 
 
 def test_a_manifest_refuses_options_it_would_override(stored: tuple[Path, Manifest], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a manifest names its own test data, boxes and masks, found masks beside"):
+    with pytest.raises(
+        DataError,
+        match="a manifest names all its own folders, found masks beside",
+    ):
         load_data(stored[0], masks=tmp_path / "masks")
 
 

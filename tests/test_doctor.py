@@ -12,7 +12,8 @@ from blurred_pictures import folder, picture
 from PIL import Image
 
 from finegan_aug.data.background import check_background
-from finegan_aug.data.doctor import format_report, run_doctor
+from finegan_aug.data.doctor import run_doctor
+from finegan_aug.data.doctor_text import format_report
 from finegan_aug.data.folder import scan, write_manifest
 from finegan_aug.data.manifest import Box, ImageRecord
 from finegan_aug.patches import patch_geometry

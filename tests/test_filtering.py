@@ -15,7 +15,7 @@ from torch import Tensor
 from finegan_aug.data.duplicates import dhash
 from finegan_aug.errors import ConfigError, DataError
 from finegan_aug.filtering import REASONS, filter_synthetic
-from finegan_aug.synthetic import INDEX, MANIFEST, encode, read_rows, write_manifest
+from finegan_aug.synthetic import INDEX, MANIFEST, SyntheticRow, encode, read_rows, write_manifest
 from finegan_aug.synthetic_index import KEPT, open_index
 
 torch.set_num_threads(1)
@@ -42,7 +42,8 @@ def test_the_surest_ninety_percent_of_each_class_are_kept(tmp_path: Path) -> Non
     root = synthetic_folder(tmp_path, per_class=10)
     report = filter_synthetic(root, teacher=sure, batch_size=7)
     assert (report.total, report.kept) == (30, 27)
-    assert report.dropped == {"teacher_top_k": 0, "low_confidence": 3, "high_confidence": 0, "near_duplicate": 0}
+    expected = {"teacher_top_k": 0, "low_confidence": 3, "high_confidence": 0, "near_duplicate": 0, "outlier": 0}
+    assert report.dropped == expected
     assert [(row.image, row.dropped_by) for row in read_rows(root)[1] if not row.kept] == [(0, "low_confidence")] * 3
     assert report.settings["top_k"] == 1  # max(1, min(10, 3 // 4))
     row = read_rows(root)[1][4]
@@ -96,6 +97,7 @@ def test_counts_by_class_and_reason_add_up(tmp_path: Path) -> None:
         "low_confidence": 1,
         "high_confidence": 0,
         "near_duplicate": 0,
+        "outlier": 0,
     }
     assert report.per_class["ant"]["low_confidence"] == 2
     for counts in [*report.per_class.values(), {"total": report.total, "kept": report.kept, **report.dropped}]:
@@ -150,6 +152,32 @@ def test_copies_of_training_images_are_found_by_their_hash_upright_and_mirrored(
     assert [(row.class_name, row.image) for row in read_rows(root)[1] if not row.kept] == [("ant", 3), ("bee", 0)]
     assert report.dropped["near_duplicate"] == 2
     assert read_rows(root)[1][6].scores == {"train_dhash_bits": 64}
+
+
+def test_what_is_least_like_any_photograph_is_dropped_of_each_class(tmp_path: Path) -> None:
+    root = synthetic_folder(tmp_path, per_class=6)
+    plant(root, 0, 3, picture(0, 2))  # a copy: gone before, so not among the five of which two are dropped
+    white = np.full((SIDE_PX, SIDE_PX, 3), 255, np.uint8)
+    for place in ((0, 5), (1, 0), (2, 4)):
+        plant(root, *place, white)
+    real = flat(train_images()).double().numpy()
+    report = filter_synthetic(root, features_fn=flat, train_features=flat(train_images()), drop_outliers=0.4)
+    rows = read_rows(root)[1]
+    assert (report.dropped["near_duplicate"], report.dropped["outlier"]) == (1, 6)
+    for label, name in enumerate(CLASSES):
+        own = [row for row in rows if row.class_name == name and row.dropped_by != "near_duplicate"]
+        pixels = [np.asarray(Image.open(root / row.file), np.float64).transpose(2, 0, 1).ravel() for row in own]
+        distance = [min(np.linalg.norm(image - other) for other in real) for image in pixels]
+        farthest = sorted(range(len(own)), key=lambda place: -distance[place])[:2]
+        assert {own[place].image for place in farthest} == {row.image for row in own if row.dropped_by == "outlier"}
+        assert any(row.image == (5, 0, 4)[label] for row in own if row.dropped_by == "outlier")
+    assert not any(row.dropped_by == "outlier" for row in refiltered(root))
+
+
+def refiltered(root: Path) -> list[SyntheticRow]:
+    """The rows after a filtering that seeks no outlier."""
+    filter_synthetic(root, features_fn=flat, train_features=flat(train_images()))
+    return read_rows(root)[1]
 
 
 def test_filtering_twice_changes_nothing_and_touches_no_image(tmp_path: Path) -> None:
@@ -207,6 +235,8 @@ def test_a_teacher_of_other_classes_is_refused_and_the_manifest_left_alone(tmp_p
     ("options", "message"),
     [
         ({"top_k": 0}, "top_k must be at least 1, found 0; leave it out for the default"),
+        ({"drop_outliers": -0.1}, r"drop_outliers must lie in \[0, 1\), found -0.1; give a share"),
+        ({"drop_outliers": 0.5}, "drop_outliers needs features_fn and train_features, found none; give both"),
         ({"drop_lowest_confidence": 1.0}, r"drop_lowest_confidence must lie in \[0, 1\), found 1.0; give a share"),
         ({"max_confidence": 0.0}, r"max_confidence must lie in \(0, 1\], found 0.0; give a probability"),
         ({"features_fn": flat}, "features_fn and train_features must come together, found one; give both or none"),

@@ -61,17 +61,19 @@ def test_what_was_not_written_is_taken_over_from_the_other_ablation(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, seen = tmp_path / "source", []
-    decided = {"generator": "demo", "per_class": 7, "teacher_kimg": 1.5, "drop_lowest_confidence": 0.3}
+    decided = {"generator": "demo", "per_class": 7, "teacher_kimg": 1.5}
+    decided |= {"drop_lowest_confidence": 0.3, "drop_outliers": 0.2}
     asked = options(source, arms=("S3",), pairs=1, **decided)
     run_ablation(asked, CONFIG, manifest, fake_sets)
     assert inherited(None) == {}
     assert inherited(source) == {name: getattr(asked, name) for name in OF_THE_SETS}
     path = source / "ablation.json"
     content = read_json(path)
-    del content["options"]["drop_lowest_confidence"]  # an ablation that knew no such option filtered by its default
+    for name in LATER:  # an ablation that knew no such option filtered by its default
+        del content["options"][name]
     write_json(tmp_path / "older" / "ablation.json", content)
-    assert inherited(tmp_path / "older") == {**inherited(source), "drop_lowest_confidence": 0.1}
-    assert AblationOptions(source).drop_lowest_confidence == LATER["drop_lowest_confidence"]
+    assert inherited(tmp_path / "older") == {**inherited(source), **LATER}
+    assert {name: getattr(AblationOptions(source), name) for name in LATER} == LATER
 
     def caught(options: AblationOptions, *_: object) -> Path:
         seen.append(options)

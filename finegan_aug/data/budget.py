@@ -15,6 +15,7 @@ from typing import Literal
 
 from finegan_aug.data.duplicates import duplicate_groups
 from finegan_aug.data.manifest import ImageRecord, Manifest
+from finegan_aug.data.row_fields import NO_CLASS
 from finegan_aug.errors import ConfigError, DataError
 from finegan_aug.randomness import seed_for
 
@@ -85,8 +86,9 @@ def budget(
         fraction: share of each class, in (0, 1]; at least one image of a class.
         pair: number of the draw; the arms of one pair share it.
         validation_share: of the subset, becomes the split val, in [0, 1).
-        unlabelled: "drop" removes the other training images; "keep" keeps them with `labelled=False`, except
-            near-duplicates of validation images; "all" keeps these too, for what has seen every training image.
+        unlabelled: "drop" removes the other training images, also those of no known class; "keep" keeps them with
+            `labelled=False`, except near-duplicates of validation images; "all" keeps these too, for what has seen
+            every training image.
         per_class: this many images of each class (or all, where there are fewer) instead of a fraction.
 
     Raises:
@@ -100,12 +102,14 @@ def budget(
     if not 0 <= validation_share < 1:
         cause = f"the validation share must be at least 0 and below 1, found {validation_share}"
         raise ConfigError(cause, "use 0.2")
-    if manifest.of("val") or manifest.of("train", labelled=False):
+    if is_budget(manifest):
         raise DataError("a budget is drawn from the manifest of a scan, found one that is cut already", "scan again")
     train = manifest.of("train")
     groups = groups_of(train)
     chosen: set[int] = set()
-    for members in by_label(train).values():
+    for label, members in by_label(train).items():
+        if label == NO_CLASS:
+            continue
         count = per_class if per_class is not None else max(1, _rounded(fraction * len(members)))
         chosen.update(_distinct_first(train, groups, members, pair=pair, seed=seed)[:count])
     subset = sorted(chosen)
@@ -121,6 +125,12 @@ def budget(
         rest = [index for index in range(len(train)) if index not in chosen and groups[index] not in validation]
         images += [replace(train[index], labelled=False) for index in rest]
     return replace(manifest, images=sort_images([*images, *manifest.of("test")]))
+
+
+def is_budget(manifest: Manifest) -> bool:
+    """Whether validation images, or labels that may not be used, show that the manifest was cut already."""
+    hidden = any(image.label != NO_CLASS for image in manifest.of("train", labelled=False))
+    return hidden or bool(manifest.of("val"))
 
 
 def folds(manifest: Manifest, count: int = 5, *, pair: int, seed: int = 0) -> list[Manifest]:
@@ -161,9 +171,9 @@ def folds(manifest: Manifest, count: int = 5, *, pair: int, seed: int = 0) -> li
 
 
 def sort_images(images: Sequence[ImageRecord]) -> tuple[ImageRecord, ...]:
-    """The images in the order of a manifest: train, val, test, and by path within a split."""
+    """The images in the order of a manifest: train, val, test, those without a class last, by path."""
     rank = {"train": 0, "val": 1, "test": 2}
-    return tuple(sorted(images, key=lambda image: (rank[image.split], image.path)))
+    return tuple(sorted(images, key=lambda image: (rank[image.split], image.label == NO_CLASS, image.path)))
 
 
 def _rounded(value: float) -> int:

@@ -15,13 +15,13 @@ from finegan_aug.data.decode import ImageError, decode_with_notes
 from finegan_aug.data.duplicates import pixel_sha256
 from finegan_aug.data.listing import Problem
 from finegan_aug.data.manifest import ImageRecord, Manifest, read_manifest
-from finegan_aug.data.outside import printable
+from finegan_aug.data.row_fields import NO_CLASS
 from finegan_aug.data.survey import Survey, class_problems, overlap_problems, survey
+from finegan_aug.data.unlabelled import survey_apart, without_twins
 from finegan_aug.errors import DataError
 
 MIN_IMAGES_PER_CODE = 10  # a code with fewer images abstains in the audit
 _FLAT_HASH = "f0" * 8  # the difference hash of an image in which no two neighbouring cells differ
-_MAX_ROWS = 40
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class DoctorReport:
 
     Args:
         data: the folder or manifest.
-        images: usable images. files: all that were found.
+        images: usable images that have a class. files: all that were found.
+        unlabelled: usable training photographs of no known class.
         rows: one for each class.
         kinds: how images are stored, such as {"JPEG RGB": 2934}; empty for a manifest.
         problems: errors (codes E...) first, then warnings (W...).
@@ -62,6 +63,7 @@ class DoctorReport:
     background: tuple[BackgroundShare, ...]
     codes: str
     notes: tuple[str, ...]
+    unlabelled: int
 
     @property
     def errors(self) -> int:
@@ -78,7 +80,8 @@ class _Found:
     """What was read, from a folder or a manifest."""
 
     classes: tuple[str, ...]
-    images: tuple[ImageRecord, ...]
+    images: tuple[ImageRecord, ...]  # with a class
+    loose: tuple[ImageRecord, ...]  # of no known class
     masks: dict[str, Path]  # by path of a training image
     files: int
     kinds: dict[str, int]
@@ -94,6 +97,7 @@ def run_doctor(
     masks: str | Path | None = None,
     test_boxes: str | Path | None = None,
     test_masks: str | Path | None = None,
+    unlabelled: str | Path | None = None,
     resolution: int = 64,
     modes_per_class: int = 2,
     test_share: float = 0.2,
@@ -103,7 +107,7 @@ def run_doctor(
 
     Args:
         data: folder of class folders, or the manifest of a scan (then only its files are verified).
-        test_data, boxes, masks, test_boxes, test_masks, test_share, seed: as in `folder.scan`.
+        test_data, boxes, masks, test_boxes, test_masks, unlabelled, test_share, seed: as in `folder.scan`.
         resolution: side in pixels at which the generator is to be trained, 32, 64, 128 or 256.
         modes_per_class: codes for each class that are planned.
     """
@@ -114,14 +118,16 @@ def run_doctor(
             surveys = [survey(data, boxes=boxes, masks=masks)]
             if test_data is not None:
                 surveys.append(survey(test_data, boxes=test_boxes, masks=test_masks))
-            found = _from_surveys(surveys, test_share, seed)
+            loose = None if unlabelled is None else survey_apart(unlabelled, surveys)
+            found = _from_surveys(surveys, loose, test_share, seed)
     except DataError as error:
-        found = _Found((), (), {}, 0, {}, [Problem("E200", str(data), error.cause, error.remedy)], [])
+        found = _Found((), (), (), {}, 0, {}, [Problem("E200", str(data), error.cause, error.remedy)], [])
     train = [image for image in found.images if image.split != "test"]
     duplicates, doubled = _duplicates(train, found.classes)
     background = check_background(train, [found.masks.get(image.path) for image in train], seed=seed) if train else []
     smallest = min(Counter(image.label for image in train).values(), default=0)
-    problems = [*found.problems, *doubled, *_flat(found.images), *_small(train, resolution)]
+    problems = [*found.problems, *doubled, *_flat([*found.images, *found.loose])]
+    problems += _small([*train, *found.loose], resolution)
     problems += _scarce_background(background, resolution) + _scarce_codes(smallest, modes_per_class)
     members, num_codes = by_label(found.images), len(found.classes) * modes_per_class
     return DoctorReport(
@@ -137,12 +143,13 @@ def run_doctor(
         f"{smallest / modes_per_class:.1f} training images to each, at 10 % of the labels "
         f"{smallest / modes_per_class / 10:.1f}",
         notes=tuple(found.notes),
+        unlabelled=len(found.loose),
     )
 
 
-def _from_surveys(surveys: Sequence[Survey], test_share: float, seed: int) -> _Found:
-    train = surveys[0]
-    problems = [problem for found in surveys for problem in found.problems] + class_problems(*surveys)
+def _from_surveys(surveys: Sequence[Survey], unlabelled: Survey | None, test_share: float, seed: int) -> _Found:
+    train, everything = surveys[0], [*surveys, *([unlabelled] if unlabelled else [])]
+    problems = [problem for found in everything for problem in found.problems] + class_problems(*surveys)
     if len(surveys) == 2:
         problems += overlap_problems(train.images, surveys[1].images)
         images = sort_images([*train.images, *(replace(image, split="test") for image in surveys[1].images)])
@@ -154,14 +161,16 @@ def _from_surveys(surveys: Sequence[Survey], test_share: float, seed: int) -> _F
         except DataError as error:
             code, cause = error.cause.split(" ", 1)
             problems.append(Problem(code, ".", cause, error.remedy))
+    kept, left_out = without_twins(unlabelled.images if unlabelled else (), images)
     return _Found(
         classes=train.classes,
         images=images,
+        loose=tuple(kept),
         masks={i.path: train.mask_root / i.mask for i in train.images if train.mask_root and i.mask},
-        files=sum(found.files for found in surveys),
-        kinds=dict(sum((Counter(found.kinds) for found in surveys), Counter())),
+        files=sum(found.files for found in everything),
+        kinds=dict(sum((Counter(found.kinds) for found in everything), Counter())),
         problems=problems,
-        notes=[note for found in surveys for note in found.notes],
+        notes=[note for found in everything for note in found.notes] + left_out,
     )
 
 
@@ -182,7 +191,8 @@ def _from_manifest(manifest: Manifest) -> _Found:
     masks = {image.path: manifest.mask_file(image) for image in train}
     return _Found(
         classes=manifest.classes,
-        images=manifest.images,
+        images=tuple(image for image in manifest.images if image.label != NO_CLASS),
+        loose=tuple(image for image in manifest.images if image.label == NO_CLASS),
         masks={path: file for path, file in masks.items() if file is not None},
         files=len(manifest.images),
         kinds={},
@@ -259,39 +269,3 @@ def _scarce_codes(smallest: int, modes_per_class: int) -> list[Problem]:
     cause = f"{modes_per_class} codes for each class leave {smallest / modes_per_class:.1f} images to a code of the "
     cause += f"smallest class, {MIN_IMAGES_PER_CODE} should"
     return [Problem("W503", ".", cause, "use fewer modes per class, or add images")]
-
-
-def format_report(report: DoctorReport) -> str:
-    """The report as text for a terminal, at most 40 rows a table."""
-    lines = [f"{printable(report.data)}: {report.images} usable images of {report.files}, {len(report.rows)} classes"]
-    if report.kinds:
-        lines.append("stored as " + ", ".join(f"{kind} {count}" for kind, count in report.kinds.items()))
-    table = [("class", "train", "test", "side px", "boxes", "masks")]
-    for row in report.rows:
-        sides = f"{row.shortest_px}-{row.longest_px}"
-        table.append((printable(row.name), str(row.train), str(row.test), sides, str(row.boxes), str(row.masks)))
-    lines += ["", *_table(table)]
-    table = [("background patches", "px", "valid", "crops without", "per image", "images")]
-    for share in report.background:
-        per_image = f"{share.valid * share.units:.0f} of {share.units}"
-        cells = (f"{share.valid:.1%}", f"{share.without:.1%}", per_image, str(share.images))
-        table.append((share.choice, str(share.resolution_px), *cells))
-    lines += ["", *_table(table), "", f"codes: {report.codes}"]
-    lines.append(f"duplicates: {len(report.duplicates)} groups among the training images")
-    lines += [f"note: {printable(note)}" for note in report.notes[:_MAX_ROWS]]
-    warnings = len(report.problems) - report.errors
-    lines += ["", f"{report.errors} errors, {warnings} warnings", *map(str, report.problems[:_MAX_ROWS])]
-    if len(report.problems) > _MAX_ROWS:
-        lines.append(f"... {len(report.problems) - _MAX_ROWS} more")
-    return "\n".join(lines)
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns aligned: the first to the left, the others to the right."""
-    shown = rows[: _MAX_ROWS + 1]
-    widths = [max(len(row[column]) for row in shown) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in shown
-    ]
-    return lines if len(shown) == len(rows) else [*lines, f"... {len(rows) - len(shown)} more"]

@@ -1,4 +1,4 @@
-"""Which files of a class folder tree are images, without opening one.
+"""Which files of a folder are images, without opening one.
 
 `ROOT/CLASS/.../image.jpg`: a folder directly below the root is a class, its images may lie at any depth. Links to
 folders are never followed (a loop would multiply the data), links to files only while they stay below the root.
@@ -41,12 +41,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Listing:
-    """Image files of a class folder tree: relative posix paths by class name, both sorted."""
+    """Image files of a folder: relative posix paths by class name, both sorted; `loose` ones have no class."""
 
     root: Path
     files: dict[str, tuple[str, ...]]
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
+    loose: tuple[str, ...] = ()
 
 
 def list_images(root: str | Path) -> Listing:
@@ -74,11 +75,31 @@ def list_images(root: str | Path) -> Listing:
             problems.append(Problem("W206", name, cause, "merge the folders"))
         files.setdefault(name, []).extend(_below(top, entry.name, problems, skipped))
     _refuse_split_folders(root, list(files))
-    notes = [f"skipped {printable(name)}: hidden, a system file, a link or not an image" for name in skipped[:10]]
-    if len(skipped) > 10:
-        notes.append(f"skipped {len(skipped) - 10} more files or folders of that kind")
     problems += _twins(files)
-    return Listing(top, {name: tuple(sorted(files[name])) for name in sorted(files)}, tuple(problems), tuple(notes))
+    by_class = {name: tuple(sorted(files[name])) for name in sorted(files)}
+    return Listing(top, by_class, tuple(problems), _skipped(skipped))
+
+
+def list_loose(root: str | Path) -> Listing:
+    """List the images of a folder at any depth, of no known class whatever its folders are called.
+
+    Raises:
+        DataError: the root is not a folder.
+    """
+    top = Path(os.path.realpath(root))
+    if not top.is_dir():
+        raise DataError(f"the unlabelled photographs must be a folder, found {root}", "give a folder of images")
+    problems: list[Problem] = []
+    skipped: list[str] = []
+    found = _below(top, "", problems, skipped)
+    return Listing(top, {}, tuple(problems), _skipped(skipped), loose=tuple(sorted(found)))
+
+
+def _skipped(names: list[str]) -> tuple[str, ...]:
+    notes = [f"skipped {printable(name)}: hidden, a system file, a link or not an image" for name in names[:10]]
+    if len(names) > 10:
+        notes.append(f"skipped {len(names) - 10} more files or folders of that kind")
+    return tuple(notes)
 
 
 def _is_hidden(name: str) -> bool:

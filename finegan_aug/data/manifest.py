@@ -9,21 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from finegan_aug.data.decode import BACKGROUND, MAX_SIDE_PX
+from finegan_aug.data.decode import BACKGROUND
 from finegan_aug.data.outside import followed, is_storable, name_fault, path_fault, shown
+from finegan_aug.data.row_fields import FIELDS, NO_CLASS, SPLITS
 from finegan_aug.errors import DataError
 from finegan_aug.files import refuse_pipe, write_bytes
 
 FORMAT = "finegan-aug-manifest"
 VERSION = 1
-SPLITS = ("train", "val", "test")
 MAX_LINE_BYTES = 2**20
 Box = tuple[float, float, float, float]
 
@@ -34,12 +33,12 @@ _REMEDY = "scan the folder again"
 class ImageRecord:
     """One image of a data set."""
 
-    path: str  # posix, relative to the root of its split
+    path: str  # posix, relative to the root of its split; without a class, to the unlabelled root
     sha256: str  # of size and decoded RGB pixels
     dhash: str  # 64-bit difference hash, 16 hexadecimal digits
     width: int  # of the upright image
     height: int
-    label: int  # index in Manifest.classes
+    label: int  # index in Manifest.classes, or NO_CLASS: of no known class, then never `labelled`
     split: str  # "train" | "val" | "test"
     labelled: bool = True  # False: a generator may see it, but its label may not be used
     box: Box | None = None  # x1, y1, x2, y2 in pixels of the upright image
@@ -52,6 +51,7 @@ class Manifest:
 
     Args:
         root: folder of the splits train and val, and of test where there is no `test_root`.
+        unlabelled_root: folder of the training photographs of no known class.
         classes: sorted class names; a label is an index here.
         images: sorted by split and path.
         problems: files that were left out (quarantined), one line each.
@@ -64,11 +64,14 @@ class Manifest:
     test_root: Path | None = None
     mask_root: Path | None = None
     test_mask_root: Path | None = None
+    unlabelled_root: Path | None = None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def file(self, record: ImageRecord) -> Path:
         """Where the image lies."""
+        if record.label == NO_CLASS and self.unlabelled_root is not None:
+            return self.unlabelled_root / record.path
         if record.split == "test" and self.test_root is not None:
             return self.test_root / record.path
         return self.root / record.path
@@ -112,6 +115,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         "test_root": stored(manifest.test_root),
         "mask_root": stored(manifest.mask_root),
         "test_mask_root": stored(manifest.test_mask_root),
+        "unlabelled_root": stored(manifest.unlabelled_root),
         "decoder": {"alpha_over": list(BACKGROUND), "exif": "transposed", "frame": "first"},
         "sha256": manifest.sha256,
         "problems": list(manifest.problems),
@@ -137,7 +141,7 @@ def read_manifest(path: str | Path) -> Manifest:
     images, seen = [], set()
     for number, content in lines:
         image = _record(f"{path} line {number}", content, len(manifest.classes))
-        key = (image.path, image.split == "test")
+        key = (image.path, image.split == "test", image.label == NO_CLASS)
         if key in seen:
             raise DataError(f"{path} line {number}: {shown(image.path)} is listed twice", _REMEDY)
         seen.add(key)
@@ -198,7 +202,7 @@ def _header(path: Path, number: int, content: dict[str, Any]) -> Manifest:
             raise DataError(f"{where}: class name {shown(name)} {fault}", _REMEDY)
     home = Path(os.path.realpath(path)).parent
     folders: dict[str, Path | None] = {}
-    for key in ("root", "test_root", "mask_root", "test_mask_root"):
+    for key in ("root", "test_root", "mask_root", "test_mask_root", "unlabelled_root"):
         value = content.get(key)
         if not (isinstance(value, str) or (value is None and key != "root")) or "\0" in (value or ""):
             raise DataError(f"{where}: {key} must be a folder, found {shown(value)}", _REMEDY)
@@ -220,44 +224,11 @@ def _strings(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _is_box(value: object) -> bool:
-    if value is None:
-        return True
-    if not isinstance(value, list) or len(value) != 4:
-        return False
-    # A comparison, because math.isfinite cannot take an integer of 400 digits; NaN is below nothing.
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= 2**31 for v in value):
-        return False
-    return bool(value[0] < value[2] and value[1] < value[3])
-
-
-def _is_count(value: object, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def _is_hex(value: object, digits: int) -> bool:
-    return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{digits}}}", value) is not None
-
-
-_CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
-    "path": (lambda v: isinstance(v, str), "text"),
-    "sha256": (lambda v: _is_hex(v, 64), "64 hexadecimal digits"),
-    "dhash": (lambda v: _is_hex(v, 16), "16 hexadecimal digits"),
-    "width": (lambda v: _is_count(v, 1, MAX_SIDE_PX), f"a number of pixels, 1 to {MAX_SIDE_PX}"),
-    "height": (lambda v: _is_count(v, 1, MAX_SIDE_PX), f"a number of pixels, 1 to {MAX_SIDE_PX}"),
-    "label": (lambda v: _is_count(v, 0, 2**31), "a class index, 0 or more"),
-    "split": (lambda v: v in SPLITS, "train, val or test"),
-    "labelled": (lambda v: isinstance(v, bool), "true or false"),
-    "box": (_is_box, "null or x1, y1, x2, y2 with x1 < x2 and y1 < y2"),
-    "mask": (lambda v: v is None or isinstance(v, str), "null or a path"),
-}
-
-
 def _record(where: str, content: dict[str, Any], num_classes: int) -> ImageRecord:
-    if set(content) != set(_CHECKS):
-        wrong = shown(sorted(set(content) ^ set(_CHECKS)))[1:-1]
+    if set(content) != set(FIELDS):
+        wrong = shown(sorted(set(content) ^ set(FIELDS)))[1:-1]
         raise DataError(f"{where}: a row must hold exactly the fields of an image, wrong or missing: {wrong}", _REMEDY)
-    for key, (check, expected) in _CHECKS.items():
+    for key, (check, expected) in FIELDS.items():
         if not check(content[key]):
             raise DataError(f"{where}: {key} must be {expected}, found {shown(content[key])}", _REMEDY)
     for key in ("path", "mask"):
@@ -268,12 +239,20 @@ def _record(where: str, content: dict[str, Any], num_classes: int) -> ImageRecor
         raise DataError(
             f"{where}: label {content['label']} is unknown, the header lists {num_classes} classes", _REMEDY
         )
+    if content["label"] == NO_CLASS and not _classless(content):
+        cause = f"{where}: an image without a class must be an unlabelled one of the split train, without box and mask"
+        raise DataError(cause, _REMEDY)
     box = content["box"]
     if box is not None:
         box = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
         if box[0] < 0 or box[1] < 0 or box[2] > content["width"] or box[3] > content["height"]:
             raise DataError(f"{where}: box {box} leaves its image, {content['width']} x {content['height']}", _REMEDY)
     return ImageRecord(**{**content, "box": box})
+
+
+def _classless(content: dict[str, Any]) -> bool:
+    annotated = content["labelled"] or content["box"] is not None or content["mask"] is not None
+    return content["split"] == "train" and not annotated
 
 
 def _check_files(where: str, manifest: Manifest, image: ImageRecord, real_folder: Callable[[str], str]) -> None:

@@ -1,4 +1,4 @@
-"""What a class folder tree holds, good and bad: every image decoded once, hashed and described.
+"""What a folder holds, good and bad: every image decoded once, hashed and described.
 
 A survey never stops at a bad image. `folder.scan` turns it into a manifest or an error, `doctor` into a report.
 
@@ -21,7 +21,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -30,14 +30,15 @@ from finegan_aug.data.annotations import find_masks, fit_box, mask_box, read_box
 from finegan_aug.data.budget import sort_images
 from finegan_aug.data.decode import ImageError, decode_with_notes
 from finegan_aug.data.duplicates import dhash, near_pairs, pixel_sha256
-from finegan_aug.data.listing import Listing, Problem, list_images
+from finegan_aug.data.listing import Listing, Problem, list_images, list_loose
 from finegan_aug.data.manifest import Box, ImageRecord
 from finegan_aug.data.outside import shown
+from finegan_aug.data.row_fields import NO_CLASS
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What one class folder tree holds, good and bad. `files` counts images found, `images` are the usable ones."""
+    """What one folder holds, good and bad. `files` counts images found, `images` are the usable ones."""
 
     root: Path
     classes: tuple[str, ...]
@@ -62,13 +63,27 @@ def survey(root: str | Path, *, boxes: str | Path | None = None, masks: str | Pa
     Raises:
         DataError: the folder, the file of boxes or the folder of masks cannot be read at all.
     """
-    listing = list_images(root)
     annotations = _Annotations(
         boxes=None if boxes is None else read_boxes(boxes),
         masks=None if masks is None else find_masks(masks),
         mask_root=None if masks is None else Path(os.path.realpath(masks)),
     )
+    return _survey(list_images(root), annotations)
+
+
+def survey_loose(root: str | Path) -> Survey:
+    """The same for photographs of no known class, at any depth of a folder.
+
+    Raises:
+        DataError: the folder cannot be read at all.
+    """
+    found = _survey(list_loose(root), _Annotations(None, None, None))
+    return replace(found, images=tuple(replace(image, labelled=False) for image in found.images))
+
+
+def _survey(listing: Listing, annotations: _Annotations) -> Survey:
     tasks = [(path, label) for label, files in enumerate(listing.files.values()) for path in files]
+    tasks += [(path, NO_CLASS) for path in listing.loose]
     images: list[ImageRecord] = []
     problems = list(listing.problems)
     kinds: Counter[str] = Counter()

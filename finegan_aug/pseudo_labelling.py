@@ -1,0 +1,86 @@
+"""A set for mixing made of photographs without a label: a teacher names them one by one.
+
+Arm R5 of the comparison, for a data folder of one's own. Where there are such photographs, they are what images of a
+generator must be measured against.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from finegan_aug.arrays import write_array
+from finegan_aug.config import Knowledge
+from finegan_aug.data.manifest import Manifest
+from finegan_aug.errors import DataError
+from finegan_aug.files import write_bytes, write_json
+from finegan_aug.lineage import LINEAGE
+from finegan_aug.naming import NAMING
+from finegan_aug.output_folder import ensure_free
+from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, encode, file_name, write_manifest
+from finegan_aug.synthetic_index import SOFT_LABELS
+from finegan_aug.teacher import square_images
+from finegan_aug.teaching import fit_teacher
+
+
+def pseudo_label(
+    manifest: Manifest,
+    out_dir: Path,
+    *,
+    side_px: int = 80,
+    teacher: Knowledge = "own",
+    teacher_kimg: float = 20.0,
+    seed: int = 0,
+) -> Path:
+    """Write the unlabelled training photographs as a set that `SyntheticMixDataset` mixes in.
+
+    Each lies under the class that the teacher finds likeliest, with its probabilities as soft labels. The set has no
+    lineage, since no generator stands behind it.
+
+    Args:
+        manifest: the train split is used: what has a label teaches, what has none is named.
+        out_dir: folder for the set; one that was written before is written anew.
+        side_px: of the squares, cut out of the middle of each photograph.
+        teacher: "own", a small network trained from scratch; "packaged", a probe on the features of an ImageNet
+            network.
+        teacher_kimg: length of the training of the own teacher, thousands of images.
+        seed: of the own teacher.
+
+    Returns:
+        `out_dir`.
+
+    Raises:
+        ConfigError: `out_dir` holds something else, or the packaged teacher is not installed.
+        DataError: no photograph is without a label.
+    """
+    known, unknown = manifest.of("train", labelled=True), manifest.of("train", labelled=False)
+    if not unknown:
+        raise DataError(
+            "there must be training photographs without a label, found none",
+            "give --unlabelled-folder, or a --fraction below 1",
+        )
+    if not (out_dir / NAMING).exists():
+        ensure_free(out_dir, (MANIFEST, LINEAGE), "a set of named photographs", folders=True)
+    images = square_images(manifest, [*known, *unknown], side_px)
+    labels = torch.tensor([record.label for record in known] + [-1] * len(unknown))
+    fitted = fit_teacher(teacher, images, labels, num_classes=len(manifest.classes), seed=seed, kimg=teacher_kimg)
+    named_by = {"named_by": fitted.sha256}
+    write_json(out_dir / NAMING, named_by)  # from here on the folder is ours, though it be broken off
+    unnamed = images[len(known) :]
+    shares = fitted.logits(unnamed).softmax(dim=1).float().cpu()
+    rows = _write_images(out_dir, manifest.classes, unnamed, shares.argmax(dim=1).tolist())
+    write_array(out_dir / SOFT_LABELS, shares.numpy())
+    write_manifest(out_dir, Header(manifest.classes, side_px, "png", named_by), rows)
+    return out_dir
+
+
+def _write_images(out_dir: Path, classes: tuple[str, ...], images: Tensor, labels: list[int]) -> list[SyntheticRow]:
+    counts, rows = [0] * len(classes), list[SyntheticRow]()
+    for image, label in zip(images, labels, strict=True):
+        file = file_name(classes[label], label, counts[label], "png")
+        write_bytes(out_dir / file, encode(image.permute(1, 2, 0).numpy()))
+        rows.append(SyntheticRow(file, classes[label], label, counts[label]))
+        counts[label] += 1
+    return rows

@@ -1,0 +1,160 @@
+"""Photographs without a label become a set for mixing: named by a teacher, square, and never by their own label."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_sets import CLASSES, colour_logits, real_folder
+from torch import Tensor
+
+from classifier.data import SquareImages
+from finegan_aug import pseudo_labelling
+from finegan_aug.cli import main
+from finegan_aug.data.budget import budget
+from finegan_aug.data.folder import scan
+from finegan_aug.data.manifest import Manifest, write_manifest
+from finegan_aug.errors import ConfigError, DataError
+from finegan_aug.mixing import SyntheticMixDataset
+from finegan_aug.pseudo_labelling import pseudo_label
+from finegan_aug.synthetic import read_rows
+from finegan_aug.synthetic_index import SOFT_LABELS
+from recipes.train_classifier import main as train_classifier
+
+torch.set_num_threads(1)
+
+
+class Colours:
+    """A teacher that goes by the mean colours."""
+
+    sha256 = "5" * 64
+
+    def logits(self, images: Tensor) -> Tensor:
+        return colour_logits(images)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twelve of each class."""
+    return real_folder(tmp_path / "photos", per_class=12)
+
+
+@pytest.fixture
+def taught(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The labels that the teacher was given, each time."""
+    given = list[Tensor]()
+
+    def fit(kind: str, images: Tensor, labels: Tensor, **settings: object) -> Colours:
+        given.append(labels)
+        return Colours()
+
+    monkeypatch.setattr(pseudo_labelling, "fit_teacher", fit)
+    return given
+
+
+def heap(root: Path) -> Path:
+    """Nine photographs of no known class: the colours of the first, of the second and of the third class in turns."""
+    from small_sets import picture
+
+    root.mkdir()
+    for number in range(9):
+        Image.fromarray(picture(number % 3, 100 + number)).save(root / f"{number}.png")
+    return root
+
+
+def test_every_photograph_lies_under_what_the_teacher_sees(photos: Path, tmp_path: Path, taught: list[Tensor]) -> None:
+    manifest = scan(photos, unlabelled=heap(tmp_path / "heap"))
+    out = pseudo_label(manifest, tmp_path / "named", side_px=16)
+    header, rows = read_rows(out)
+    assert (header.classes, header.resolution) == (CLASSES, 16)
+    assert [row.label for row in rows] == [0, 1, 2] * 3  # the heap in its order
+    assert [row.image for row in rows] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    unlabelled = manifest.of("train", labelled=False)
+    for row, record in zip(rows, unlabelled, strict=True):
+        assert np.array_equal(np.asarray(Image.open(out / row.file)), np.asarray(Image.open(manifest.file(record))))
+    shares = np.load(out / SOFT_LABELS)
+    pixels = torch.stack([torch.from_numpy(np.array(Image.open(manifest.file(r)))) for r in unlabelled])
+    assert np.allclose(shares, colour_logits(pixels.permute(0, 3, 1, 2)).softmax(1).numpy(), atol=1e-6)
+    labels = [record.label for record in manifest.of("train", labelled=True)]
+    assert taught[0].tolist() == labels + [-1] * 9
+
+
+def test_a_label_that_may_not_be_used_is_not_looked_at(photos: Path, tmp_path: Path, taught: list[Tensor]) -> None:
+    half = budget(scan(photos), 0.5, pair=0, unlabelled="keep")
+    other = [image if image.labelled else replace(image, label=(image.label + 1) % 3) for image in half.images]
+    sets = [half, replace(half, images=tuple(other))]
+    rows = [read_rows(pseudo_label(data, tmp_path / str(i), side_px=16))[1] for i, data in enumerate(sets)]
+    assert rows[0] == rows[1]
+    assert torch.equal(taught[0], taught[1])
+
+
+def test_the_set_is_mixed_in_with_the_teachers_probabilities(
+    photos: Path, tmp_path: Path, taught: list[Tensor]
+) -> None:
+    manifest = scan(photos, unlabelled=heap(tmp_path / "heap"))
+    out = pseudo_label(manifest, tmp_path / "named", side_px=16)
+    real = SquareImages(manifest, manifest.of("train", labelled=True), 16)
+    mixed = SyntheticMixDataset(real, out, alpha=1.0, return_source=True, soft_labels=True, data_manifest=manifest)
+    assert mixed.lineage_status == "unknown"
+    image, label, synthetic = mixed[0]
+    assert synthetic
+    assert isinstance(label, Tensor)
+    assert int(label.argmax()) == real.targets[0] == int(np.asarray(image).mean(axis=(0, 1)).argmax())
+
+
+def test_there_must_be_a_photograph_without_a_label(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        pseudo_label(scan(photos), tmp_path / "named")
+    assert caught.value.cause == "there must be training photographs without a label, found none"
+    assert caught.value.remedy == "give --unlabelled-folder, or a --fraction below 1"
+    assert not (tmp_path / "named").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(photos: Path, tmp_path: Path, taught: list[Tensor]) -> None:
+    manifest = scan(photos, unlabelled=heap(tmp_path / "heap"))
+    mine = real_folder(tmp_path / "mine", per_class=1)
+    cause = f"{mine} must be empty or hold a set of named photographs, found ant"
+    with pytest.raises(ConfigError, match=re.escape(cause)):
+        pseudo_label(manifest, mine)
+    before = read_rows(pseudo_label(manifest, tmp_path / "named", side_px=16))
+    assert read_rows(pseudo_label(manifest, tmp_path / "named", side_px=16)) == before
+
+
+def as_typed(manifest: Manifest, path: Path) -> str:
+    write_manifest(manifest, path)
+    return str(path)
+
+
+def test_a_user_names_a_heap_and_trains_on_it(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = [str(photos), "--unlabelled-folder", str(heap(tmp_path / "heap"))]
+    named = tmp_path / "named"
+    line = ["pseudo-label", *data, "--out", str(named), "--side-px", "40", "--teacher-kimg", "0.5"]
+    assert main(line) == 0
+    assert capsys.readouterr().out.strip() == str(named)
+    assert len(read_rows(named)[1]) == 9
+    settings = "--synthetic SET --soft-labels --alpha 0.5 --steps 3 --batch-size 4 --resolution 32".replace(
+        "SET", str(named)
+    )
+    train_classifier(["--data", *data, "--out", str(tmp_path / "run"), *settings.split()])
+    assert "validation accuracy" in capsys.readouterr().out
+
+
+def test_a_share_of_the_labels_names_the_rest_and_a_cut_manifest_is_taken_as_it_is(
+    photos: Path, tmp_path: Path, taught: list[Tensor]
+) -> None:
+    manifest = scan(photos)
+    assert main(["pseudo-label", str(photos), "--fraction", "0.5", "--out", str(tmp_path / "half")]) == 0
+    cut = budget(manifest, 0.5, pair=0, unlabelled="keep")
+    assert len(read_rows(tmp_path / "half")[1]) == len(cut.of("train", labelled=False)) > 0
+    assert main(["pseudo-label", as_typed(cut, tmp_path / "cut.jsonl"), "--out", str(tmp_path / "cut")]) == 0
+    assert read_rows(tmp_path / "cut") == read_rows(tmp_path / "half")
+
+
+def test_the_side_is_a_number_of_pixels(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pseudo-label", str(photos), "--out", str(tmp_path / "named"), "--side-px", "0"]) == 2
+    assert capsys.readouterr().err == "error: side_px must be at least 1, found 0\nfix: correct --side-px\n"
