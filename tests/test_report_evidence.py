@@ -19,7 +19,7 @@ from faults import held
 from finegan_aug.data.manifest import write_manifest
 from finegan_aug.files import read_json, sha256_file
 from finegan_aug.lineage import LINEAGE, write_lineage
-from finegan_aug.report import write_report
+from finegan_aug.report import words, write_report
 from finegan_aug.report.evidence import unproved
 from finegan_aug.report.rows import parse_rows
 from recipes.ablation import run_ablation
@@ -212,3 +212,18 @@ def test_a_finished_ablation_proves_itself_also_without_its_sets(tmp_path: Path)
     assert unproved(out, rows, header) == {}
     shutil.rmtree(out / "lineages")
     assert len(unproved(out, rows, header)) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({}, True),
+        ({"train_images": 40, "labelled_budget": {"0.5": 20, "1": 40}}, True),
+        ({"train_images": 40, "labelled_budget": {"1": 40}}, False),
+        ({"train_images": 40, "labelled_budget": {"1": "all"}}, True),
+    ],
+)
+def test_images_outside_the_budget_are_spoken_of_where_there_are_any(data: dict[str, object], said: bool) -> None:
+    found = words.notes([], {"gan_data": "u"}, data)
+    seen = "The generator also saw the training images outside the budget, without labels"
+    assert found == ([f"{seen}; its fair control, R5, was not run."] if said else [])

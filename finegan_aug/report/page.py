@@ -88,7 +88,7 @@ def _content(experiment: Experiment, rows: list[Row], warnings: list[str]) -> JS
         "headlines": headlines,
         "lead": words.lead(headlines),
         "warnings": words.warnings(experiment, rows, found) + warnings,
-        "notes": words.notes(rows, ablation),
+        "notes": words.notes(rows, ablation, data),
         "facts": words.facts(without_private_paths(data), header, rows, ablation),
         "classes": classes,
         "arms": [(arm, ARMS.get(arm, "")) for arm in sorted({cell.arm for cell in cells}, key=arm_order)],

@@ -178,13 +178,13 @@ def _settings(config: JSON) -> JSON:
     return found if isinstance(found, dict) else {}
 
 
-def notes(rows: Sequence[Row], header: JSON) -> list[str]:
-    """How the comparison was made, as far as it limits what it shows."""
+def notes(rows: Sequence[Row], header: JSON, data: JSON) -> list[str]:
+    """How the comparison was made, as far as it limits what it shows; `data` says on which photographs."""
     texts = [str(text) for text in header["notes"]] if isinstance(header.get("notes"), list) else []
     arms = {row.arm for row in rows}
     if header.get("gan_variance_included") is False:
         texts.append("One generator serves several pairs: GAN variance not included.")
-    if header.get("gan_data") == "u":
+    if header.get("gan_data") == "u" and _has_others(data):
         fair = "its fair control is R5" if "R5" in arms else "its fair control, R5, was not run"
         texts.append(f"The generator also saw the training images outside the budget, without labels; {fair}.")
     if header.get("guard") == [] and arms & {"S1", "S3"}:
@@ -194,6 +194,15 @@ def notes(rows: Sequence[Row], header: JSON) -> list[str]:
     if rows and not arms & {"R3", "S2"}:
         texts.append("No crops: R3 = R2 and S2 = S1.")
     return texts
+
+
+def _has_others(data: JSON) -> bool:
+    """Whether there are training images outside a labelled budget, as far as is known."""
+    budgets, images = data.get("labelled_budget"), data.get("train_images")
+    counts: list[Any] = list(budgets.values()) if isinstance(budgets, dict) else []
+    if not counts or not all(map(is_number, [images, *counts])):
+        return True
+    return any(count < images for count in counts)
 
 
 def facts(data: JSON, header: JSON, rows: Sequence[Row], ablation: JSON) -> list[tuple[str, str]]:
