@@ -29,11 +29,11 @@ def without_twins(loose: Sequence[ImageRecord], classed: Sequence[ImageRecord]) 
     known = {image.sha256 for image in classed if image.split != "test"}
     groups = groups_of([*loose, *classed])
     tested = {group for group, image in zip(groups[len(loose) :], classed, strict=True) if image.split == "test"}
-    kept, same, alike = list[ImageRecord](), 0, 0
-    for image, group in zip(loose, groups, strict=False):
-        same += image.sha256 in known
-        alike += image.sha256 not in known and group in tested
-        if image.sha256 not in known and group not in tested:
-            kept.append(image)
-    notes = [f"{same} unlabelled photographs left out, they also have a class"] if same else []
-    return kept, notes + ([f"{alike} unlabelled photographs left out, they look like test images"] if alike else [])
+    new = [(image, group) for image, group in zip(loose, groups, strict=False) if image.sha256 not in known]
+    kept = [image for image, group in new if group not in tested]
+    notes = []
+    if same := len(loose) - len(new):
+        notes.append(f"{same} unlabelled photographs left out, they also have a class")
+    if alike := len(new) - len(kept):
+        notes.append(f"{alike} unlabelled photographs left out, they look like test images")
+    return kept, notes
