@@ -7,7 +7,7 @@ The null: copies of real photographs are declared synthetic (arm N0) and compare
 labels, in repetitions with other seeds, each an experiment folder of its own. A repetition without any difference still
 claims one in 5 % of cases, so 9 or 10 of 10 are inconclusive with a probability of 0.91. A copy counts as much in the
 loss as a photograph, and its label as surely; `--synthetic-loss-weight 0.5 --synthetic-label-smoothing 0.25` gives it
-what mixing gives synthetic images by default, and shows what that alone costs.
+what mixing gave synthetic images by default until those cost too much, and shows what that alone costs.
 
 The poison, with `--sets-from`: the synthetic images of that experiment with shuffled labels (arm P0), in its own
 setting and with its own classifier, must hurt. The same command again goes on where it stopped.
