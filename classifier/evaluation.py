@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from finegan_aug.data.wrapped import MapDataset
 from finegan_aug.errors import CheckpointError, ConfigError, DataError
+from finegan_aug.features import load_weights
 from finegan_aug.files import read_json, write_bytes
 from finegan_aug.typed import check_fields, read_field
 
 from .config import ClassifierConfig
-from .models import build_model, input_statistics, read_tensors
+from .models import build_model, input_statistics
 from .transforms import eval_transform, to_tensor
 
 Metrics = dict[str, Any]
@@ -96,7 +97,7 @@ def load_classifier(run_dir: str | Path) -> tuple[ClassifierConfig, nn.Module, t
         model = build_model(replace(config, checkpoint=None, pretrained=False), len(classes))
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error.cause}", remedy) from error
-    tensors = read_tensors(run_dir / "model.safetensors")
+    tensors = load_weights(run_dir / "model.safetensors")
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:  # its message has a line for each tensor

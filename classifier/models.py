@@ -8,20 +8,20 @@ from typing import Any, cast
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.data.config import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from finegan_aug.data.transforms import preserved_generators, seed_generators
 from finegan_aug.errors import CheckpointError, ConfigError
+from finegan_aug.features import load_weights
+from finegan_aug.packaged import LITE0, packaged_network
 from finegan_aug.preparation import has_bf16_units
 from finegan_aug.randomness import seed_for
 
-from .config import ClassifierConfig, source_file
+from .config import ClassifierConfig
 
 TINY_VIT = "vit_tiny_patch8_64"
-PACKAGED_MODEL = "tf_efficientnet_lite0"  # the network of the packaged weights
 
 
 def build_model(config: ClassifierConfig, num_classes: int) -> nn.Module:
@@ -35,8 +35,8 @@ def build_model(config: ClassifierConfig, num_classes: int) -> nn.Module:
     with preserved_generators():
         seed_generators(seed_for(config.seed, "init"))
         model = _create(config, num_classes)
-    if config.checkpoint is not None:
-        _load_checkpoint(model, config)
+        if config.checkpoint is not None:
+            _load(model, _source(config.checkpoint, config.model), config)
     return model.train()
 
 
@@ -105,19 +105,23 @@ def _create(config: ClassifierConfig, num_classes: int) -> nn.Module:
     return model
 
 
-def _load_checkpoint(model: nn.Module, config: ClassifierConfig) -> None:
+def _source(checkpoint: str, model: str) -> dict[str, Tensor]:
+    """The weights behind `ClassifierConfig.checkpoint`."""
+    if checkpoint != "packaged":
+        if not Path(checkpoint).is_file():
+            raise ConfigError(f"--checkpoint must name a file, found none at {checkpoint}", "correct the path")
+        return load_weights(Path(checkpoint))
+    if model != LITE0:
+        raise ConfigError(
+            f"the packaged weights are those of {LITE0}, found --model {model}",
+            f"write --model {LITE0} or leave --checkpoint out",
+        )
+    return dict(packaged_network(LITE0).state_dict())
+
+
+def _load(model: nn.Module, source: dict[str, Tensor], config: ClassifierConfig) -> None:
     """Copy all weights but those of a head for another number of classes; nothing is copied before all fits."""
-    assert config.checkpoint is not None
-    source = read_tensors(source_file(config.checkpoint))
     target = model.state_dict()
-    if config.checkpoint == "packaged":
-        if config.model != PACKAGED_MODEL:
-            raise ConfigError(
-                f"the packaged weights are those of {PACKAGED_MODEL}, found --model {config.model}",
-                f"write --model {PACKAGED_MODEL} or leave --checkpoint out",
-            )
-        assert len(source) == len(target)
-        source = dict(zip(target, source.values(), strict=True))  # other names, same order
     head = tuple(name for name, part in model.named_modules() if part is cast(Any, model).get_classifier())
     odd = sorted(source.keys() ^ target.keys())
     odd += [n for n in source.keys() & target.keys() if source[n].shape != target[n].shape]
@@ -129,23 +133,3 @@ def _load_checkpoint(model: nn.Module, config: ClassifierConfig) -> None:
             "name the model that the weights were trained with",
         )
     model.load_state_dict({**target, **{name: value for name, value in source.items() if name not in odd}})
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, or of a torch file that holds nothing but tensors.
-
-    Raises:
-        CheckpointError: the file is something else.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the two readers raise many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"cannot read weights from {path}: {reason}", "give a safetensors file") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path} must hold a dictionary of tensors", "give a safetensors file")
-    return {name.removeprefix("module."): value for name, value in content.items()}

@@ -209,22 +209,28 @@ def inception_extractor(file: Path) -> Extractor:
 def load_weights(file: Path) -> dict[str, Tensor]:
     """Tensors by name from a safetensors file or a torch file, without running any code in it.
 
+    They come on the CPU, in the order of the file, without the prefix `module.` of a network trained in parallel.
+
     Raises:
         CheckpointError: the file is missing or damaged, or holds anything but tensors.
     """
     remedy = "name a safetensors file or a torch file that holds only a state dict"
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+            content: object = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read weights from {file}: {error}", remedy) from error
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"cannot read weights from {file}: {reason}", remedy) from error
     except Exception as error:  # torch.load fails with whatever a broken archive provokes
-        raise CheckpointError(f"{file} must hold tensors only, found something else", remedy) from error
+        raise CheckpointError(f"{file} must hold named tensors only, found something else", remedy) from error
     content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{file} must hold tensors only, found {type(content).__name__}", remedy)
-    return dict(content)
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    ):
+        raise CheckpointError(f"{file} must hold named tensors only, found {type(content).__name__}", remedy)
+    return {name.removeprefix("module."): tensor.detach() for name, tensor in content.items()}
 
 
 def _unfit(file: Path, network: str, error: RuntimeError) -> CheckpointError:

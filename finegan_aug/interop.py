@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from finegan_aug.checkpoint import Tensors, best_checkpoint, load_checkpoint, save_checkpoint
 from finegan_aug.config import FineGANConfig
 from finegan_aug.errors import CheckpointError
+from finegan_aug.features import load_weights
 from finegan_aug.files import sha256_file, write_bytes, write_json
 from finegan_aug.models.game import FineGAN
 from finegan_aug.provenance import IMPORTED
@@ -116,16 +117,9 @@ def read_official(path: Path) -> Tensors:
         CheckpointError: the file cannot be read, or holds anything but named tensors.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}", _REMEDY) from error
-    except Exception as error:  # the restricted unpickler raises whatever it stumbles over
-        raise CheckpointError(f"{path} must hold tensors and nothing else, it could not be read so", _REMEDY) from error
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
-    ):
-        raise CheckpointError(f"{path} must map names to tensors, found {type(content).__name__}", _REMEDY)
-    return {name.removeprefix("module."): tensor.detach() for name, tensor in content.items()}
+        return load_weights(path)
+    except CheckpointError as error:
+        raise CheckpointError(error.cause, _REMEDY) from error
 
 
 def official_config(tensors: Mapping[str, Tensor], path: Path) -> FineGANConfig:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor
 
 from finegan_aug.errors import DataError
 from finegan_aug.features import Extractor, remembering
-from finegan_aug.files import write_bytes, write_json
 from finegan_aug.fitting import check_labels
 from finegan_aug.packaged import LITE0, PackagedModel, enlarged_px, packaged_extractor
 
@@ -53,16 +51,8 @@ class Probe:
     def sha256(self) -> str:
         """Hash of the network's name and weights and of the probe's own."""
         used = f"{self.extractor.name} {self.extractor.sha256} ".encode()
-        return hashlib.sha256(used + self._bytes()).hexdigest()
-
-    def _bytes(self) -> bytes:
-        return save({name: getattr(self, name).contiguous() for name in ("mean", "scale", "weight", "bias")})
-
-    def save(self, folder: Path) -> None:
-        """Write `probe.safetensors` and `probe.json` (name and hash of the network, hash of both together)."""
-        write_bytes(folder / "probe.safetensors", self._bytes())
-        content = {"extractor": self.extractor.name, "extractor_sha256": self.extractor.sha256, "sha256": self.sha256}
-        write_json(folder / "probe.json", content)
+        own = save({name: getattr(self, name).contiguous() for name in ("mean", "scale", "weight", "bias")})
+        return hashlib.sha256(used + own).hexdigest()
 
 
 def fit_probe(extractor: Extractor, images: Tensor, labels: Tensor, *, num_classes: int) -> Probe:

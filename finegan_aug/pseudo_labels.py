@@ -36,7 +36,7 @@ def training_labels(config: FineGANConfig, crops: Crops, run_dir: Path) -> Tenso
         return own
     path = run_dir / "labels.json"
     if not path.exists():
-        write_json(path, _named_by_teacher(config, crops, own, run_dir, confidence=config.pseudo_labels))
+        write_json(path, _named_by_teacher(config, crops, own, confidence=config.pseudo_labels))
     return torch.tensor(read_field(read_json(path), path, "labels", list[int]), dtype=torch.int64)
 
 
@@ -46,19 +46,17 @@ def asks_teacher(config: FineGANConfig, manifest: Manifest) -> bool:
     return wanted and len({image.labelled for image in manifest.of("train")}) == 2
 
 
-def _named_by_teacher(
-    config: FineGANConfig, crops: Crops, own: Tensor, run_dir: Path, *, confidence: float
-) -> dict[str, object]:
+def _named_by_teacher(config: FineGANConfig, crops: Crops, own: Tensor, *, confidence: float) -> dict[str, object]:
     images = crops.objects_center_uint8(torch.arange(len(crops), device=crops.device))
     known = own >= 0
     teacher = fit_teacher(
         config.teacher, images, own, num_classes=config.num_classes or 0, seed=config.seed, kimg=TEACHER_KIMG
     )
-    teacher.save(run_dir / "teacher")
     answers = sure_answers(teacher.logits(images), confidence=confidence).cpu()
     labels = torch.where(known, own, answers)
     return {
         "labels": labels.tolist(),
+        "teacher_sha256": teacher.sha256,
         "labelled": int(known.sum()),
         "named_by_teacher": int(((answers >= 0) & ~known).sum()),
         "without_label": int((labels < 0).sum()),

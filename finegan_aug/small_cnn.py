@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from finegan_aug.errors import CheckpointError
-from finegan_aug.files import read_json, write_bytes, write_json
 from finegan_aug.randomness import seed_for
 
 _BATCH_IMAGES = 256
@@ -117,42 +113,9 @@ class SmallClassifier:
 
     @property
     def sha256(self) -> str:
-        """Hash of the weights as they are saved."""
-        return hashlib.sha256(self._bytes()).hexdigest()
-
-    def _bytes(self) -> bytes:
-        return save({name: value.cpu().contiguous() for name, value in self.network.state_dict().items()})
-
-    def save(self, folder: Path) -> None:
-        """Write `classifier.safetensors` and `classifier.json` (shape of the network, hash of the weights)."""
-        data = self._bytes()
-        write_bytes(folder / "classifier.safetensors", data)
-        content = {**asdict(self.config), "sha256": hashlib.sha256(data).hexdigest()}
-        write_json(folder / "classifier.json", content)
-
-    @classmethod
-    def load(cls, folder: Path) -> SmallClassifier:
-        """Read what `save` wrote.
-
-        Raises:
-            CheckpointError: a file is missing or damaged, or the two do not belong together.
-        """
-        remedy = "save the classifier again"
-        content = read_json(folder / "classifier.json")
-        try:
-            data = (folder / "classifier.safetensors").read_bytes()
-            sha256 = content.pop("sha256")
-            config = SmallCNNConfig(**content)
-        except (OSError, KeyError, TypeError) as error:
-            raise CheckpointError(f"cannot read the classifier in {folder}: {error}", remedy) from error
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise CheckpointError(f"weights in {folder} must have the hash in classifier.json, found another", remedy)
-        network = build(config, seed=0)
-        try:
-            network.load_state_dict(load(data))
-        except (SafetensorError, RuntimeError) as error:
-            raise CheckpointError(f"weights in {folder} do not fit classifier.json", remedy) from error
-        return cls(config, network)
+        """Hash of the weights."""
+        tensors = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
+        return hashlib.sha256(save(tensors)).hexdigest()
 
 
 def to_float(images: Tensor) -> Tensor:

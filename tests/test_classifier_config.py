@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from classifier.config import ClassifierConfig
-from classifier.models import build_model, faster_in_bf16, input_statistics, plain_attention, read_tensors
+from classifier.models import build_model, faster_in_bf16, input_statistics, plain_attention
 from finegan_aug.errors import CheckpointError, ConfigError
 
 TINY = "test_efficientnet"
@@ -135,8 +135,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:
     torch.save({"f": Path}, tmp_path / "bad.pth")
-    with pytest.raises(CheckpointError, match="cannot read weights from"):
-        read_tensors(tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError, match="must hold named tensors only, found something else"):
+        build_model(tiny(checkpoint=str(tmp_path / "bad.pth")), 3)
 
 
 def test_the_packaged_weights_know_a_photograph_from_noise() -> None:

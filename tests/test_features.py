@@ -121,28 +121,6 @@ def test_the_same_seed_gives_the_same_network_and_the_global_generator_is_untouc
     assert first.sha256 == again.sha256 != other.sha256
 
 
-def test_a_saved_classifier_comes_back_exactly(stripes_classifier: SmallClassifier, tmp_path: Path) -> None:
-    stripes_classifier.save(tmp_path / "teacher")
-    back = SmallClassifier.load(tmp_path / "teacher")
-    images, _ = coloured_stripes("test", 20)
-    assert torch.equal(back.logits(images), stripes_classifier.logits(images))
-    assert back.sha256 == stripes_classifier.sha256
-    assert back.sha256 == sha256_file(tmp_path / "teacher" / "classifier.safetensors")
-
-
-def test_a_damaged_classifier_is_refused(stripes_classifier: SmallClassifier, tmp_path: Path) -> None:
-    stripes_classifier.save(tmp_path)
-    file = tmp_path / "classifier.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"must have the hash in classifier.json, found another; save the"):
-        SmallClassifier.load(tmp_path)
-    file.unlink()
-    with pytest.raises(CheckpointError, match="cannot read the classifier in"):
-        SmallClassifier.load(tmp_path)
-
-
 def test_images_of_another_size_are_scaled_to_the_network(stripes_classifier: SmallClassifier) -> None:
     images, labels = coloured_stripes("test", 60, side=64)
     assert (stripes_classifier.logits(images).argmax(1) == labels).float().mean() > 0.8
@@ -293,9 +271,9 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path: Path, monkeypat
     torch.save({"layer": Bomb()}, file)
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Bomb()))
     for name in ("weights.pt", "plain.pt"):
-        with pytest.raises(CheckpointError, match="must hold tensors only, found something else; name a safetensors"):
+        with pytest.raises(CheckpointError, match="must hold named tensors only, found something else; name a"):
             load_weights(tmp_path / name)
-        with pytest.raises(CheckpointError, match="must hold tensors only"):
+        with pytest.raises(CheckpointError, match="must hold named tensors only"):
             inception_extractor(tmp_path / name)
     assert not (tmp_path / "exploded").exists()
 
@@ -307,7 +285,7 @@ def test_missing_cut_and_wrong_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot read weights from"):
         load_weights(tmp_path / "cut.safetensors")
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(CheckpointError, match="must hold tensors only, found list"):
+    with pytest.raises(CheckpointError, match="must hold named tensors only, found list"):
         load_weights(tmp_path / "list.pt")
 
 

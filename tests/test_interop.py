@@ -171,10 +171,11 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         "h_net3.jointConv.0.weight"
     )
     torch.save([torch.zeros(2)], file)
-    assert refusal(file, run) == f"{file} must map names to tensors, found list"
+    assert refusal(file, run) == f"{file} must hold named tensors only, found list"
     file.write_text("a text")
-    assert refusal(file, run) == f"{file} must hold tensors and nothing else, it could not be read so"
-    assert refusal(tmp_path / "none.pth", run) == f"cannot read {tmp_path / 'none.pth'}: No such file or directory"
+    assert refusal(file, run) == f"{file} must hold named tensors only, found something else"
+    missing = tmp_path / "none.pth"
+    assert refusal(missing, run) == f"cannot read weights from {missing}: No such file or directory"
     shapes = official("netG") | {"h_net1_bg.fc.0.weight": torch.zeros(4096, 12)}
     assert refusal(save(file, shapes), run) == (
         f"{file} must have ngf 8, 12, 16, ..., fewer parent than child codes and some noise, found ngf 8, "
@@ -205,10 +206,10 @@ class Malicious:
 def test_a_file_that_would_run_code_runs_none(tmp_path: Path) -> None:
     file, mark = tmp_path / "netG.pth", tmp_path / "ran"
     torch.save({"h_net1_bg.fc.0.weight": Malicious(mark)}, file)
-    with pytest.raises(CheckpointError, match="must hold tensors and nothing else"):
+    with pytest.raises(CheckpointError, match="must hold named tensors only, found something else"):
         read_official(file)
     file.write_bytes(pickle.dumps(Malicious(mark)))
-    with pytest.raises(CheckpointError, match="must hold tensors and nothing else"):
+    with pytest.raises(CheckpointError, match="must hold named tensors only, found something else"):
         read_official(file)
     assert not mark.exists()
 

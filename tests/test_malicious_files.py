@@ -29,7 +29,7 @@ from untrained_run import untrained_run
 
 from classifier.config import ClassifierConfig
 from classifier.evaluation import load_classifier
-from classifier.models import build_model, read_tensors
+from classifier.models import build_model
 from finegan_aug.arrays import write_array
 from finegan_aug.checkpoint import load_checkpoint
 from finegan_aug.config import FineGANConfig
@@ -38,13 +38,12 @@ from finegan_aug.data.decode import decode
 from finegan_aug.data.folder import scan
 from finegan_aug.data.manifest import read_manifest, write_manifest
 from finegan_aug.errors import FineGANAugError
-from finegan_aug.features import Extractor, SmallClassifier, inception_extractor, load_weights
+from finegan_aug.features import Extractor, inception_extractor, load_weights
 from finegan_aug.files import read_json, write_json
 from finegan_aug.interop import import_official
 from finegan_aug.reference import reference
 from finegan_aug.report.rows import Row
 from finegan_aug.report.sources import read_predictions
-from finegan_aug.small_cnn import SmallCNNConfig, build
 from finegan_aug.synthetic_index import SOFT_LABELS, open_index
 
 OVERRIDE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # 1: torch.load unpickles everything unless it is told not to
@@ -176,18 +175,6 @@ def of_real_features(folder: Path) -> Place:
     return Place(next(folder.glob("*.safetensors")), read)
 
 
-def of_a_teacher(folder: Path, *, hashed: bool) -> Place:
-    config = SmallCNNConfig(num_classes=2, resolution_px=16, width=4)
-    SmallClassifier(config, build(config, seed=0)).save(folder)
-    file = folder / "classifier.safetensors"
-
-    def fit() -> None:
-        content = read_json(folder / "classifier.json")
-        write_json(folder / "classifier.json", content | {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
-
-    return Place(file, lambda: SmallClassifier.load(folder).sha256, fit if hashed else lambda: None)
-
-
 def of_a_classifier(folder: Path) -> Place:
     config = ClassifierConfig(model="test_efficientnet", resolution=24)
     model = build_model(config, 2)
@@ -253,12 +240,10 @@ PLACES: dict[str, Callable[[Path], Place]] = {
     "synthetic set, manifest.jsonl": lambda folder: of_a_synthetic_set(folder, "manifest.jsonl"),
     "predictions of a classifier": of_the_predictions,
     "real_features": of_real_features,
-    "weights of a teacher": lambda folder: of_a_teacher(folder, hashed=False),
-    "weights of a teacher, a hash that fits": lambda folder: of_a_teacher(folder, hashed=True),
     "official generator": of_the_official_files,
     "weights of a finished classifier": of_a_classifier,
-    "--checkpoint of a classifier, .pt": lambda folder: of_weights(folder, "w.pt", read_tensors),
-    "--checkpoint of a classifier, .safetensors": lambda folder: of_weights(folder, "w.safetensors", read_tensors),
+    "--checkpoint of a classifier, .pt": lambda folder: of_weights(folder, "w.pt", load_weights),
+    "--checkpoint of a classifier, .safetensors": lambda folder: of_weights(folder, "w.safetensors", load_weights),
     "weights of an extractor, .pt": lambda folder: of_weights(folder, "w.pt", load_weights),
     "weights of an extractor, .safetensors": lambda folder: of_weights(folder, "w.safetensors", load_weights),
     "Inception weights": of_inception,

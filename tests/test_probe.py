@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from test_features import flower_photographs, noise_images
 from torch import Tensor
 
 from finegan_aug import probe as probe_module
 from finegan_aug.errors import DataError
 from finegan_aug.features import Extractor
-from finegan_aug.files import read_json, sha256_file
+from finegan_aug.files import sha256_file
 from finegan_aug.packaged import LITE0, LITE2, PackagedModel
 from finegan_aug.probe import Probe, fit_probe, packaged_probe, probe_extractor
 from finegan_aug.randomness import normals, seed_for
@@ -141,19 +139,6 @@ def test_no_image_is_given_to_the_network_twice() -> None:
 def test_unusable_labels_are_refused(labels: Tensor, words: str) -> None:
     with pytest.raises(DataError, match=words):
         fit_probe(Table(clouds(4, 2)[0]).extractor(), numbered(4), labels, num_classes=3)
-
-
-def test_what_is_saved_gives_the_same_logits_and_names_the_network(tmp_path: Path) -> None:
-    features, labels = clouds(60, 3)
-    probe = fit_probe(Table(features).extractor(), numbered(60), labels, num_classes=3)
-    probe.save(tmp_path)
-    saved = load_file(tmp_path / "probe.safetensors")
-    x = (features.float() - saved["mean"]) / saved["scale"]
-    assert torch.equal(x @ saved["weight"].T + saved["bias"], probe.logits(numbered(60)))
-    content = read_json(tmp_path / "probe.json")
-    assert content == {"extractor": "table@4", "extractor_sha256": "a" * 64, "sha256": probe.sha256}
-    data = (tmp_path / "probe.safetensors").read_bytes()
-    assert probe.sha256 == hashlib.sha256(f"table@4 {'a' * 64} ".encode() + data).hexdigest()
 
 
 def test_its_hash_is_that_of_the_network_and_of_its_own_weights() -> None:
