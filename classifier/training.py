@@ -58,7 +58,7 @@ def train_classifier(
         classes: names in the order of the labels.
         validation: evaluated once, at the end; must not be test data.
         final_set: what the last `config.real_only_share` of the steps trains on, as long as `train_set`; by default
-            the real images of a `SyntheticMixDataset`, otherwise `train_set`.
+            a `SyntheticMixDataset` without its synthetic images, otherwise `train_set`.
         transform: of one PIL image, in place of the one `config.augment` names.
 
     Returns:
@@ -78,7 +78,7 @@ def train_classifier(
     # Accelerate's mixed precision would hold for everything that this process trains, so autocast is our own.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(cpu=launched().device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
-    final = final_set or (train_set.real if isinstance(train_set, SyntheticMixDataset) else train_set)
+    final = final_set or (train_set.real_only() if isinstance(train_set, SyntheticMixDataset) else train_set)
     _check(config, train_set, final, accelerator.num_processes)
     content = {"classifier": config.to_json(), "classes": list(classes)}
     if (out / "config.json").exists():

@@ -71,11 +71,12 @@ class SyntheticMix:
         step = self.step if step is None else step
         self.step = step + 1
         classes, at = len(self._pools.sizes), np.arange(position, position + len(labels))
-        if labels.ndim != 1 or labels.is_floating_point() or not bool(((labels >= 0) & (labels < classes)).all()):
-            raise DataError(
-                f"labels must be class indices below {classes}, found {labels.dtype} {list(labels.shape)}",
-                "call SyntheticMix before Mixup, on labels in the order of the classes",
-            )
+        remedy = "call SyntheticMix before Mixup, on labels in the order of the classes"
+        if labels.ndim != 1 or labels.is_floating_point():
+            found = f"{labels.dtype} {list(labels.shape)}"
+            raise DataError(f"labels must be class indices below {classes}, found {found}", remedy)
+        if len(wrong := labels[(labels < 0) | (labels >= classes)]):
+            raise DataError(f"labels must be class indices below {classes}, found {int(wrong[0])}", remedy)
         draws, truth = uniforms(seed_for(self.seed, "batch-mix", step), at, 2), labels.cpu().numpy().astype(np.int64)
         chosen = np.flatnonzero((draws[:, 0] < self.alpha) & (self._pools.sizes[truth] > 0))
         entries = self._pools.entries(truth[chosen], draws[chosen, 1], np.zeros(len(chosen), dtype=np.int64))
@@ -85,16 +86,17 @@ class SyntheticMix:
         with preserved_generators():
             for place, entry in zip(chosen.tolist(), entries.tolist(), strict=True):
                 seed_generators(seed_for(self.seed, "batch-augment", step, position + place), self._parts)
-                mixed[place] = self._input(entry, images.shape[1:]).to(mixed)
+                mixed[place] = self._input(entry, images).to(mixed)
         return mixed, labels
 
-    def _input(self, entry: int, shape: torch.Size) -> Tensor:
+    def _input(self, entry: int, batch: Tensor) -> Tensor:
         image = apply_transform(self.to_input, self.synthetic.image(entry))
-        if isinstance(image, Tensor) and image.shape == shape:
+        shape, floating = batch.shape[1:], batch.is_floating_point()
+        if isinstance(image, Tensor) and image.shape == shape and image.is_floating_point() == floating:
             return image
-        found = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        found = f"{list(image.shape)} {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
         raise DataError(
-            f"to_input must give tensors of shape {list(shape)} like the batch, found {found}",
+            f"to_input must give tensors of shape {list(shape)} and kind {batch.dtype} like the batch, found {found}",
             "pass the transform of the loader",
         )
 

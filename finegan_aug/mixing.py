@@ -5,10 +5,11 @@ Every choice is a function of (seed, epoch, index), so workers, processes and re
 
 from __future__ import annotations
 
+import copy
 import operator
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -29,17 +30,18 @@ from finegan_aug.data.transforms import (
 from finegan_aug.data.wrapped import (
     Labels,
     MapDataset,
+    all_inside,
     chain_of,
     classes_of,
     is_library_made,
+    is_number,
     is_shares,
     labels_of,
     path_of,
     transforms_of,
 )
-from finegan_aug.errors import ConfigError, DataError
 from finegan_aug.lineage import firewall
-from finegan_aug.mixing_checks import check_first_item, check_options
+from finegan_aug.mixing_checks import check_first_item, check_labels, check_options, refuse_target_transform
 from finegan_aug.randomness import seed_for, seeds, uniforms
 from finegan_aug.synthetic_index import ClassPools, open_index
 
@@ -95,23 +97,16 @@ class SyntheticMixDataset(Dataset[Any]):
     ) -> None:
         check_options(alpha, mode, per_class)
         self.real, self.synthetic = real, open_index(synthetic)
-        self._chain = chain_of(real)  # looking for it costs more than all else that is done for an item
+        self._chain, self._inside = chain_of(real), all_inside(real)  # dearer than all that is done for an item
         self.alpha, self.mode, self.per_class, self.seed = alpha, mode, per_class, seed
         self.transform, self.target_transform, self.return_source = transform, target_transform, return_source
         self.lineage_status = firewall(self.synthetic.root, data_manifest)
         self._verify_files = data_manifest is not None
         labels, names = labels_of(real), classes_of(real)
-        if len(labels) != len(real) or not len(labels):
-            raise DataError(
-                f"real must have one label per item, found {len(labels)} for {len(real)} items", "fill real"
-            )
         self.classes = list(names or self.synthetic.header.classes)
         self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
         self._pools = ClassPools(self.synthetic, self.classes)
-        if int(labels.max()) >= len(self.classes) or int(labels.min()) < 0:
-            raise DataError(
-                f"labels must lie below the {len(self.classes)} classes, found {labels.max()}", "correct them"
-            )
+        check_labels(labels, len(real), len(self.classes))
         self._real_labels = labels
         self._labels = np.concatenate([labels, np.repeat(np.unique(labels), per_class or 0)])
         # Shared memory: a plain attribute set in the main process never reaches persistent workers.
@@ -120,7 +115,7 @@ class SyntheticMixDataset(Dataset[Any]):
         self._seen: tuple[tuple[Transform, ...], Transform | None] | None = None
         self._steps: tuple[Transform, ...] = ()
         self._parts, self._torch_alone = parts_with_seed(None), False
-        check_first_item(real, seed, needs_pil=transform is not None or not transforms_of(self._chain))
+        self._pil_mode = check_first_item(real, seed, needs_pil=transform is not None or not transforms_of(self._chain))
         self._columns = self._soft_columns() if soft_labels else None
         empty = [self.classes[c] for c in np.unique(labels) if not self._pools.sizes[c]]
         if empty and (alpha > 0 or mode == "append"):
@@ -143,10 +138,10 @@ class SyntheticMixDataset(Dataset[Any]):
 
     def _ready(self) -> tuple[Transform, ...]:
         """The transforms of an image, after a look at whether somebody has changed them."""
-        seen = (transforms_of(self._chain), self.transform)
+        seen = (transforms_of(self._inside), self.transform)
         if seen != self._seen:
             inner, own = seen
-            steps = inner if own is None else (own,)
+            steps = transforms_of(self._chain) if own is None else (own,)
             self._seen, self._steps = seen, tuple(map(of_image, steps))
             self._parts = tuple(part for step in {*inner, *steps} for part in parts_with_seed(step))
             self._torch_alone = is_library_made(self.real) and all(map(draws_from_torch_alone, (*inner, *steps)))
@@ -164,12 +159,14 @@ class SyntheticMixDataset(Dataset[Any]):
             steps = steps if self.transform is not None else ()  # `real` has already run its own
         else:
             image, label = self.synthetic.image(place, verify=self._verify_files), int(self._labels[index])
+            image = image if self._pil_mode == image.mode else image.convert(self._pil_mode)
             for target_step in transforms_of(self._chain, "target_transform"):
                 label = target_step(label)
             if self._columns is not None:
                 label = torch.from_numpy(self.synthetic.soft_labels[place, self._columns])
         for step in steps:
             image = step(image)
+        label = int(label) if is_number(label) else label  # real and synthetic labels meet in one batch
         label = label if self.target_transform is None else self.target_transform(label)
         return (image, label, place >= 0) if self.return_source else (image, label)
 
@@ -181,6 +178,12 @@ class SyntheticMixDataset(Dataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch for plain indices, also in workers that are already running."""
         self._epoch.fill_(epoch)
+
+    def real_only(self) -> SyntheticMixDataset:
+        """The same items without a synthetic one, through the same transforms; its epoch is that of this data set."""
+        found = copy.copy(self)
+        found._pools = self._pools.emptied()
+        return found
 
     def is_synthetic(self, index: int) -> bool:
         """Whether the item is synthetic in the current epoch."""
@@ -213,6 +216,10 @@ class SyntheticMixDataset(Dataset[Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_plans": OrderedDict(), "_seen": None, "_steps": ()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._epoch.share_memory_()  # plain pickle and deepcopy make it private
 
     def _position(self, index: int) -> int:
         place = operator.index(index)
@@ -260,13 +267,9 @@ class SyntheticMixDataset(Dataset[Any]):
 
     def _soft_columns(self) -> list[int]:
         """Columns of the set's soft labels in the order of the classes."""
-        if transforms_of(self._chain, "target_transform"):
-            raise ConfigError(
-                "soft_labels are shares of the classes, for which real must have no target_transform, found one",
-                "leave soft_labels out, or take the target_transform away",
-            )
+        refuse_target_transform(transforms_of(self._chain, "target_transform"))
         _ = self.synthetic.soft_labels  # what is wrong with them is said here, not in a worker
-        return [self.synthetic.header.classes.index(name) for name in self.classes]
+        return self._pools.columns
 
     def _shares(self, label: Any) -> torch.Tensor:
         """A real label as shares of the classes, float32 [C]."""
@@ -293,6 +296,3 @@ class Samples(Sequence[tuple[str | None, int]]):
         place = int(mixed._plan(epoch)[index])
         path = str(mixed.synthetic.path(place)) if place >= 0 else path_of(mixed.real, ~place)
         return path, int(mixed._labels[index])
-
-    def __iter__(self) -> Iterator[tuple[str | None, int]]:
-        return (self[index] for index in range(len(self)))

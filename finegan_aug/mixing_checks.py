@@ -6,7 +6,7 @@ from PIL import Image
 
 from finegan_aug.batch_mixing import check_alpha
 from finegan_aug.data.transforms import preserved_generators, seed_generators
-from finegan_aug.data.wrapped import MapDataset
+from finegan_aug.data.wrapped import Labels, MapDataset
 from finegan_aug.errors import ConfigError, DataError
 
 
@@ -26,8 +26,11 @@ def check_options(alpha: float, mode: str, per_class: int | None) -> None:
         )
 
 
-def check_first_item(real: MapDataset, seed: int, *, needs_pil: bool) -> None:
+def check_first_item(real: MapDataset, seed: int, *, needs_pil: bool) -> str:
     """Refuse real images of another kind than the synthetic ones, as the first item shows.
+
+    Returns:
+        mode of the PIL image, "RGB" where it is none.
 
     Raises:
         DataError: it is no pair, or holds no PIL image where the transform needs one.
@@ -42,4 +45,30 @@ def check_first_item(real: MapDataset, seed: int, *, needs_pil: bool) -> None:
             f"real must yield PIL images, on which transform= runs for real and synthetic alike, found "
             f"{type(item[0]).__name__}",
             "give the transform to one of the two alone: to real as its .transform, or to transform=",
+        )
+    return item[0].mode if isinstance(item[0], Image.Image) else "RGB"
+
+
+def check_labels(labels: Labels, num_items: int, num_classes: int) -> None:
+    """Refuse labels that are none of these classes, or not one for each item.
+
+    Raises:
+        DataError: how many, or which label, was found.
+    """
+    if len(labels) != num_items or not num_items:
+        raise DataError(f"real must have one label per item, found {len(labels)} for {num_items} items", "fill real")
+    if int(labels.max()) >= num_classes or int(labels.min()) < 0:
+        raise DataError(f"labels must lie below the {num_classes} classes, found {labels.max()}", "correct them")
+
+
+def refuse_target_transform(found: tuple[object, ...]) -> None:
+    """Soft labels are shares of the classes, which no transform of a number can take.
+
+    Raises:
+        ConfigError: there is a target transform.
+    """
+    if found:
+        raise ConfigError(
+            "soft_labels are shares of the classes, for which real must have no target_transform, found one",
+            "leave soft_labels out, or take the target_transform away",
         )

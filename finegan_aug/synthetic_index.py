@@ -10,8 +10,10 @@ import io
 import json
 import mmap
 import os
+import unicodedata
 from array import array
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cache, cached_property
 from pathlib import Path
 from typing import IO
@@ -134,28 +136,42 @@ class SyntheticIndex:
 class ClassPools:
     """Kept entries of each class, end to end, for drawing; classes in the order of the real labels.
 
+    `columns` says which class of the synthetic set each is. Names are equal if they read the same: a Mac writes accents
+    as characters of their own.
+
     Raises:
         DataError: the class names of the two differ.
     """
 
     def __init__(self, synthetic: SyntheticIndex, classes: Sequence[str]) -> None:
-        names = synthetic.header.classes
-        if sorted(names) != sorted(classes):
+        names, wanted = ([_composed(name) for name in given] for given in (synthetic.header.classes, classes))
+        if sorted(names) != sorted(wanted):
             raise DataError(
                 f"real and synthetic classes must have the same names, found {list(classes)} and {list(names)}",
                 "name the folders of the synthetic set after the real classes, or synthesize it from these data",
             )
+        self.columns = [names.index(name) for name in wanted]
         pools = synthetic.pools()
-        ordered = [pools[names.index(name)] for name in classes]
+        ordered = [pools[column] for column in self.columns]
         self._flat: Table = np.concatenate(ordered)
         self.sizes: Table = np.array([len(pool) for pool in ordered], dtype=np.int64)
         self._offsets = np.cumsum(self.sizes) - self.sizes
+
+    def emptied(self) -> ClassPools:
+        """The same classes without an entry."""
+        found = copy(self)
+        found.sizes = np.zeros_like(self.sizes)
+        return found
 
     def entries(self, labels: Table, start: npt.NDArray[np.float64], turn: Table) -> Table:
         """For each label a kept entry of its class, which must have one: `turn` places after `start` in [0, 1)."""
         sizes = self.sizes[labels]
         at = self._offsets[labels] + ((start * sizes).astype(np.int64) + turn) % sizes
         return self._flat[at]
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def open_index(out_dir: str | Path) -> SyntheticIndex:

@@ -397,7 +397,8 @@ def test_the_hook_refuses_what_it_cannot_mix(folders: Folders) -> None:
         with pytest.raises(DataError, match=r"labels must be class indices below 3, found .*; call SyntheticMix"):
             mix(images, bad)
     with pytest.raises(
-        DataError, match=r"of shape \[3, 8, 8\] like the batch, found \[3, 16, 16\]; pass the transform"
+        DataError,
+        match=r"of shape \[3, 8, 8\] and kind torch.uint8 like the batch, found \[3, 16, 16\] torch.uint8; pass the",
     ):
         mix(images[:, :, :8, :8], labels)
     with pytest.raises(ConfigError, match=r"alpha must lie in \[0, 1\], found 2; choose"):

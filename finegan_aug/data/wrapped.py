@@ -36,8 +36,8 @@ def labels_of(dataset: Any) -> Labels:
     """
     for name in ("targets", "labels", "_labels"):
         found = getattr(dataset, name, None)
-        if found is not None and not callable(found):
-            return np.asarray(found, dtype=np.int64)
+        if found is not None and not callable(found) and (values := np.asarray(found)).dtype.kind in "iuf":  # no names
+            return values.astype(np.int64)
     for name in ("samples", "_samples"):
         found = getattr(dataset, name, None)
         if found is not None:
@@ -56,13 +56,26 @@ def labels_of(dataset: Any) -> Labels:
 
 
 def classes_of(dataset: Any) -> tuple[str, ...] | None:
-    """Class names in the order of their labels, or None where nothing names them."""
+    """Class names in the order of their labels, or None where nothing names them.
+
+    Raises:
+        DataError: the parts of a `ConcatDataset` name other classes, so that one label means two of them.
+    """
     found = getattr(dataset, "classes", None)
     if isinstance(found, list | tuple):
         return tuple(map(str, found))
     numbers = getattr(dataset, "class_to_idx", None)
     if isinstance(numbers, dict):
         return tuple(sorted(numbers, key=numbers.__getitem__))
+    if parts := getattr(dataset, "datasets", None):
+        first, *others = map(classes_of, parts)
+        if odd := [names for names in others if names != first]:
+            raise DataError(
+                f"all parts of a {_kind(dataset)} must have the same classes, found {_listed(first)} and "
+                f"{_listed(odd[0])}",
+                "give every part a folder for each class, an empty one where it has no image",
+            )
+        return first
     inner = _inner(dataset)
     return None if inner is None else classes_of(inner)
 
@@ -70,6 +83,11 @@ def classes_of(dataset: Any) -> tuple[str, ...] | None:
 def is_shares(label: Any) -> bool:
     """Whether a label is a tensor of shares of the classes, float [C], rather than the number of one."""
     return isinstance(label, Tensor) and label.is_floating_point() and label.ndim == 1
+
+
+def is_number(label: Any) -> bool:
+    """Whether a label is a whole number in a tensor of no dimension."""
+    return isinstance(label, Tensor) and label.ndim == 0 and not label.is_floating_point()
 
 
 def path_of(dataset: Any, index: int) -> str | None:
@@ -90,17 +108,22 @@ def chain_of(dataset: Any) -> tuple[Any, ...]:
     return (dataset,) if inner is None else (*chain_of(inner), dataset)
 
 
+def all_inside(dataset: Any) -> tuple[Any, ...]:
+    """The data set and every one inside it, all parts of a `ConcatDataset` among them."""
+    inner = _inner(dataset)
+    parts = getattr(dataset, "datasets", None) or ([] if inner is None else [inner])
+    return (*(found for part in parts for found in all_inside(part)), dataset)
+
+
 def transforms_of(chain: tuple[Any, ...], name: str = "transform") -> tuple[Callable[..., object], ...]:
-    """What the data sets of a chain do to an image, in this order; `name` may be "target_transform"."""
+    """What these data sets do to an image, in this order; `name` may be "target_transform"."""
     found = [getattr(dataset, name, None) for dataset in chain]
     return tuple(step for step in found if step is not None)
 
 
 def is_library_made(dataset: Any) -> bool:
     """Whether the data set and all inside it are classes of torchvision, timm or torch: their loading draws nothing."""
-    known = type(dataset).__module__.split(".")[0] in ("torchvision", "timm", "torch")
-    inner = getattr(dataset, "datasets", None) or [part for part in [_inner(dataset)] if part is not None]
-    return known and all(is_library_made(part) for part in inner)
+    return all(type(part).__module__.split(".")[0] in ("torchvision", "timm", "torch") for part in all_inside(dataset))
 
 
 def _inner(dataset: Any) -> Any:
@@ -108,6 +131,10 @@ def _inner(dataset: Any) -> Any:
         return dataset.datasets[0]
     inner = getattr(dataset, "dataset", None)
     return getattr(dataset, "reader", None) if inner is None else inner
+
+
+def _listed(classes: tuple[str, ...] | None) -> str:
+    return "none" if classes is None else str(list(classes))
 
 
 def _kind(dataset: object) -> str:
