@@ -127,7 +127,7 @@ class PseudoLabelOptions:
     teacher_kimg: float = 20.0  # length of the training of the teacher own, thousands of images
     fraction: float = 1.0  # share of the training images whose labels the teacher may use; the others are named too
     pair: int = 0  # number of the draw of that share
-    seed: int = 0  # of the draw and of the teacher
+    seed: int = 0  # of the teacher
 
     def __post_init__(self) -> None:
         if self.side_px < 1:
@@ -147,9 +147,9 @@ def pseudo_label(argv: Sequence[str]) -> int:
     from finegan_aug.run_folder import run_lock
 
     ensure_apart(options.out, manifest)
-    if not is_budget(manifest):
+    if options.fraction < 1 or not is_budget(manifest):
         # As train_classifier.py draws it: what that holds out for validation teaches nobody.
-        manifest = budget(manifest, options.fraction, pair=options.pair, unlabelled="keep", seed=options.seed)
+        manifest = budget(manifest, options.fraction, pair=options.pair, unlabelled="keep")
     with run_lock(options.out):
         print(
             write_photographs(
@@ -159,6 +159,8 @@ def pseudo_label(argv: Sequence[str]) -> int:
                 teacher=options.teacher,
                 teacher_kimg=options.teacher_kimg,
                 seed=options.seed,
+                fraction=options.fraction,
+                pair=options.pair,
             )
         )
     return 0

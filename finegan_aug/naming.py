@@ -22,6 +22,12 @@ from finegan_aug.teacher import Taught
 NAMING = "naming.json"  # in a named set: hash of the teacher
 
 
+def remove_records(out_dir: Path) -> None:
+    """Remove what an earlier naming says of the images, so that none of it is taken for what the next one writes."""
+    for name in (MANIFEST, LINEAGE, SOFT_LABELS):
+        (out_dir / name).unlink(missing_ok=True)
+
+
 def name_synthetic(
     codes: Path, out_dir: Path, taught: Taught, *, fraction: float | None = None, pair: int | None = None
 ) -> Path:
@@ -49,6 +55,7 @@ def name_synthetic(
     if not (out_dir / NAMING).exists():
         ensure_free(out_dir, (MANIFEST, LINEAGE), "a named set", folders=True)
     write_json(out_dir / NAMING, named_by)  # from here on the folder is ours, though it be broken off
+    remove_records(out_dir)
     shares = teacher_shares(codes, taught.fitted.logits, len(taught.classes))
     counts, named = [0] * len(taught.classes), []
     for row, label in zip(rows, shares.argmax(axis=1).tolist(), strict=True):
@@ -60,7 +67,14 @@ def name_synthetic(
         counts[label] += 1
     lineage = read_lineage(codes)
     if lineage is not None:
-        lineage = replace(taught.noted_in(lineage, "labels"), classes=taught.classes, fraction=fraction, pair=pair)
+        known = {record.sha256 for record in taught.records if record.labelled}
+        lineage = replace(
+            taught.noted_in(lineage, "labels"),
+            classes=taught.classes,
+            gan_data="s" if known.issuperset(lineage.real_images) else lineage.gan_data,
+            fraction=fraction,
+            pair=pair,
+        )
         write_lineage(out_dir, lineage)
     write_array(out_dir / SOFT_LABELS, shares)
     header = replace(header, classes=taught.classes, made_with={**header.made_with, **named_by}, filter=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from finegan_aug.lineage import UNLABELLED, Lineage, imagenet_parent, read_linea
 from finegan_aug.packaged import LITE0, LITE1, PackagedModel
 from finegan_aug.pseudo_labels import asks_teacher
 from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, read_rows, write_manifest
+from finegan_aug.synthetic_index import SOFT_LABELS
 from finegan_aug.trained import TrainedRun
 from finegan_aug.typed import read_field
 
@@ -21,37 +23,65 @@ IMPORTED = "imported.json"  # in a run folder: files by which others began it, o
 
 
 def write_records(out_dir: Path, header: Header, rows: list[SyntheticRow], lineage: Lineage | None) -> None:
-    """Writes manifest and lineage, unless this very set has them: then they stay, with what a filter noted in them.
+    """Writes manifest and lineage. What a filter or a hand noted of an image that is still the same stays noted.
+
+    Of a set that has grown the new images are as yet unfiltered, which a warning says.
 
     Args:
         lineage: None where the origin is not known; the folder then has no lineage.json.
     """
-    if not _are_written(out_dir, header, rows, lineage):
-        write_manifest(out_dir, header, rows)
-        if lineage is not None:
-            write_lineage(out_dir, lineage)
+    before = _read_before(out_dir, lineage)
+    if before is None:
+        (out_dir / SOFT_LABELS).unlink(missing_ok=True)
+    else:
+        old_header, old_rows, old_lineage = before
+        if lineage is not None and old_lineage is not None:  # a filter adds roles and parents
+            lineage = replace(lineage, real_images=old_lineage.real_images, parents=old_lineage.parents)
+        noted = {(row.file, row.sha256): row for row in old_rows}
+        rows = [_as_noted(row, noted.get((row.file, row.sha256))) for row in rows]
+        if rows == old_rows:
+            header = replace(header, filter=old_header.filter)
+        else:
+            (out_dir / SOFT_LABELS).unlink(missing_ok=True)
+            if old_header.filter is not None:
+                warnings.warn(f"{out_dir} has grown: filter it again, its new images are not filtered", stacklevel=2)
+        if (header, rows, lineage) == (old_header, old_rows, old_lineage):
+            return
+    write_manifest(out_dir, header, rows)
+    if lineage is not None:
+        write_lineage(out_dir, lineage)
 
 
-def _are_written(out_dir: Path, header: Header, rows: list[SyntheticRow], lineage: Lineage | None) -> bool:
+def _read_before(out_dir: Path, lineage: Lineage | None) -> tuple[Header, list[SyntheticRow], Lineage | None] | None:
+    """Manifest and lineage in the folder, if they are those of the same generator and photographs."""
     try:
         before = read_lineage(out_dir)
         if (before is None) != (lineage is None) or not (out_dir / MANIFEST).exists():
-            return False
-        found_header, found = read_rows(out_dir)
+            return None
+        header, rows = read_rows(out_dir)
     except DataError:
-        return False  # damaged, so written anew
-    same_images = [(row.file, row.sha256) for row in found] == [(row.file, row.sha256) for row in rows]
-    same_origin = True
-    if before and lineage:  # a filter adds roles and parents
-        noted = all(parent in before.parents for parent in lineage.parents)
-        same_origin = noted and replace(before, real_images=lineage.real_images, parents=lineage.parents) == lineage
-    return same_images and same_origin and replace(found_header, filter=None) == header
+        return None  # damaged, so written anew
+    if before is not None and lineage is not None:
+        same = before.generator["checkpoint_sha256"] == lineage.generator["checkpoint_sha256"]
+        same &= all(parent in before.parents for parent in lineage.parents)
+        like = replace(lineage, real_images=before.real_images, parents=before.parents, generator=before.generator)
+        if not same or before != like:
+            return None
+    return header, rows, before
+
+
+def _as_noted(row: SyntheticRow, before: SyntheticRow | None) -> SyntheticRow:
+    if before is None:
+        return row
+    return replace(row, kept=before.kept, dropped_by=before.dropped_by, scores=before.scores)
 
 
 def set_lineage(
     run: TrainedRun, manifest: Manifest, code_to_class: tuple[int, ...] | None, fraction: float | None, pair: int | None
 ) -> Lineage:
     """Every training image with its role: its label was used, it only told codes from classes, or it was looked at.
+
+    Without `code_to_class` no label stands behind discovered codes, whatever labels the photographs have.
 
     The parents are the pretrained features that judged the generator, named its photographs or chose its checkpoint.
     """
@@ -64,13 +94,16 @@ def set_lineage(
     }
     train = manifest.of("train")
     with_label = ("gan_train",) if config.labels == "tied" else ("code_map", UNLABELLED)
+    no_label = config.labels == "discovered" and code_to_class is None
     return Lineage(
-        real_images={record.sha256: with_label if record.labelled else (UNLABELLED,) for record in train},
+        real_images={
+            record.sha256: with_label if record.labelled and not no_label else (UNLABELLED,) for record in train
+        },
         classes=manifest.classes,
         data_manifest_sha256=manifest.sha256,
         generator=generator,
         labels=config.labels,
-        gan_data="u" if any(not record.labelled for record in train) else "s",
+        gan_data="u" if no_label or any(not record.labelled for record in train) else "s",
         fraction=fraction,
         pair=pair,
         code_to_class=code_to_class,

@@ -16,12 +16,12 @@ from finegan_aug.config import Knowledge
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.errors import DataError
 from finegan_aug.files import write_bytes, write_json
-from finegan_aug.lineage import LINEAGE
-from finegan_aug.naming import NAMING
+from finegan_aug.lineage import LINEAGE, Lineage, write_lineage
+from finegan_aug.naming import NAMING, remove_records
 from finegan_aug.output_folder import ensure_free
 from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, encode, file_name, write_manifest
 from finegan_aug.synthetic_index import SOFT_LABELS
-from finegan_aug.teacher import square_images
+from finegan_aug.teacher import Taught, square_images
 from finegan_aug.teaching import fit_teacher
 
 
@@ -33,11 +33,13 @@ def pseudo_label(
     teacher: Knowledge = "own",
     teacher_kimg: float = 20.0,
     seed: int = 0,
+    fraction: float | None = None,
+    pair: int | None = None,
 ) -> Path:
     """Write the unlabelled training photographs as a set that `SyntheticMixDataset` mixes in.
 
-    Each lies under the class that the teacher finds likeliest, with its probabilities as soft labels. The set has no
-    lineage, since no generator stands behind it.
+    Each lies under the class that the teacher finds likeliest, with its probabilities as soft labels. The lineage names
+    every photograph: those whose label taught, and those that are in the set.
 
     Args:
         manifest: the train split is used: what has a label teaches, what has none is named.
@@ -47,6 +49,7 @@ def pseudo_label(
             network.
         teacher_kimg: length of the training of the own teacher, thousands of images.
         seed: of the own teacher.
+        fraction, pair: draw of the labelled budget that the teacher knows, noted in the lineage.
 
     Returns:
         `out_dir`.
@@ -68,12 +71,29 @@ def pseudo_label(
     fitted = fit_teacher(teacher, images, labels, num_classes=len(manifest.classes), seed=seed, kimg=teacher_kimg)
     named_by = {"named_by": fitted.sha256}
     write_json(out_dir / NAMING, named_by)  # from here on the folder is ours, though it be broken off
+    remove_records(out_dir)
     unnamed = images[len(known) :]
     shares = fitted.logits(unnamed).softmax(dim=1).float().cpu()
+    taught = Taught(fitted, manifest.classes, [*known, *unknown], images, teacher == "packaged")
+    write_lineage(out_dir, taught.noted_in(_nobody(manifest, fitted.sha256, fraction, pair), "labels"))
     rows = _write_images(out_dir, manifest.classes, unnamed, shares.argmax(dim=1).tolist())
     write_array(out_dir / SOFT_LABELS, shares.numpy())
     write_manifest(out_dir, Header(manifest.classes, side_px, "png", named_by), rows)
     return out_dir
+
+
+def _nobody(manifest: Manifest, teacher_sha256: str, fraction: float | None, pair: int | None) -> Lineage:
+    """A lineage in which no photograph has had a part yet; the teacher stands where a generator would."""
+    return Lineage(
+        real_images={},
+        classes=manifest.classes,
+        data_manifest_sha256=manifest.sha256,
+        generator={"kind": "photographs", "checkpoint_sha256": teacher_sha256},
+        labels="discovered",
+        gan_data="u",
+        fraction=fraction,
+        pair=pair,
+    )
 
 
 def _write_images(out_dir: Path, classes: tuple[str, ...], images: Tensor, labels: list[int]) -> list[SyntheticRow]:

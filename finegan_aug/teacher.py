@@ -45,9 +45,14 @@ class Taught:
     imports: bool  # ImageNet taught it
 
     def noted_in(self, lineage: Lineage, used_by: str) -> Lineage:
-        """The lineage of a set after this teacher has had a part in it, as `used_by`."""
+        """The lineage of a set after this teacher has had a part in it, as `used_by`.
+
+        Photographs that already stand there keep their roles: what this teacher saw without a label may have told the
+        generator its own.
+        """
+        looked_at = [r.sha256 for r in self.records if not r.labelled and r.sha256 not in lineage.real_images]
         lineage = lineage.with_role("filter_teacher", [record.sha256 for record in self.records if record.labelled])
-        lineage = lineage.with_role(UNLABELLED, [record.sha256 for record in self.records if not record.labelled])
+        lineage = lineage.with_role(UNLABELLED, looked_at)
         now = (imagenet_parent(used_by, LITE0, packaged_sha256()),) if self.imports else ()
         others = tuple(parent for parent in lineage.parents if parent not in now)
         return replace(lineage, parents=(*others, *now))

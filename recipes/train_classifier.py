@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
     from finegan_aug.mixing import SyntheticMixDataset
 
     check_model_name(config.model)
-    manifest = budget(load(data), options.fraction, pair=options.pair, unlabelled="keep", seed=config.seed)
+    manifest = budget(load(data), options.fraction, pair=options.pair, unlabelled="keep")
     ensure_apart(options.out, manifest)
     side_px = config.resolution * 5 // 4
     real = SquareImages(manifest, manifest.of("train", labelled=True), side_px)

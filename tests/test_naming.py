@@ -168,20 +168,26 @@ def test_each_code_can_be_a_class_of_its_own_without_an_audit(tmp_path: Path, to
     header, rows = read_rows(out)
     assert header.classes == tuple(f"code-{code:03d}" for code in range(12))
     assert [row.child for row in rows] == [row.label for row in rows]
+    lineage = read_lineage(out)
+    assert lineage is not None
+    used = (("gan_train",), "s") if labels == "tied" else (("unlabelled",), "u")  # no label stands behind found codes
+    assert ({*lineage.real_images.values()}, lineage.gan_data) == ({used[0]}, used[1])
     assert synthesize(run, out, per_class=2, by_code=True) == out
     with pytest.raises(ConfigError, match="holds a set made with another by_code"):
         synthesize(run, out, per_class=2)
 
 
+@pytest.mark.parametrize("share", [[], ["--fraction", "0.5", "--pair", "1"]])
 def test_the_verbs_make_a_labelled_set_of_codes_and_mix_it(
-    tmp_path: Path, toy_data: Manifest, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, toy_data: Manifest, capsys: pytest.CaptureFixture[str], share: list[str]
 ) -> None:
+    """A generator trained without labels, on photographs that all have one, serves any budget."""
     config = tiny_config(labels="discovered", boxes="none", num_children=6).resolve(len(toy_data.classes))
     run = untrained_run(tmp_path / "run", config, toy_data)
     write_manifest(toy_data, tmp_path / "data.jsonl")
     codes, named, data = tmp_path / "codes", tmp_path / "named", ["--data", str(tmp_path / "data.jsonl")]
     assert main(["synthesize", str(run), "--out", str(codes), "--per-class", "2", "--by-code"]) == 0
-    line = ["name", str(codes), *data, "--out", str(named), "--boxes", "none", "--teacher-kimg", "0.2"]
+    line = ["name", str(codes), *data, "--out", str(named), "--boxes", "none", "--teacher-kimg", "0.2", *share]
     assert main(line) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(named)
     header, rows = read_rows(named)
@@ -190,7 +196,10 @@ def test_the_verbs_make_a_labelled_set_of_codes_and_mix_it(
         assert Image.open(named / row.file).size == (32, 32)
     training = ["--model", "test_efficientnet", "--resolution", "24", "--steps", "2", "--batch-size", "4"]
     mix = ["--synthetic", str(named), "--alpha", "0.5", "--soft-labels", "--out", str(tmp_path / "classifier")]
-    train_classifier([*data, *mix, *training])
+    train_classifier([*data, *share, *mix, *training])
+    lineage = read_lineage(named)
+    assert lineage is not None
+    assert lineage.gan_data == ("u" if share else "s")  # every photograph behind it is in the whole budget
     assert (tmp_path / "classifier" / "result.json").exists()
 
 

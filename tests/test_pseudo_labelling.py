@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_sets import CLASSES, colour_logits, real_folder
+from small_sets import CLASSES, colour_logits, real_folder, synthetic_folder
 from torch import Tensor
 
 from classifier.data import SquareImages
@@ -19,11 +19,14 @@ from finegan_aug.cli import main
 from finegan_aug.data.budget import budget
 from finegan_aug.data.folder import scan
 from finegan_aug.data.manifest import Manifest, write_manifest
-from finegan_aug.errors import ConfigError, DataError
+from finegan_aug.errors import ConfigError, DataError, LeakError
+from finegan_aug.lineage import read_lineage
 from finegan_aug.mixing import SyntheticMixDataset
+from finegan_aug.naming import name_synthetic
 from finegan_aug.pseudo_labelling import pseudo_label
 from finegan_aug.synthetic import read_rows
 from finegan_aug.synthetic_index import SOFT_LABELS
+from finegan_aug.teacher import Taught
 from recipes.train_classifier import main as train_classifier
 
 torch.set_num_threads(1)
@@ -100,11 +103,64 @@ def test_the_set_is_mixed_in_with_the_teachers_probabilities(
     out = pseudo_label(manifest, tmp_path / "named", side_px=16)
     real = SquareImages(manifest, manifest.of("train", labelled=True), 16)
     mixed = SyntheticMixDataset(real, out, alpha=1.0, return_source=True, soft_labels=True, data_manifest=manifest)
-    assert mixed.lineage_status == "unknown"
+    assert mixed.lineage_status == "checked"
     image, label, synthetic = mixed[0]
     assert synthetic
     assert isinstance(label, Tensor)
     assert int(label.argmax()) == real.targets[0] == int(np.asarray(image).mean(axis=(0, 1)).argmax())
+
+
+def test_the_lineage_names_who_taught_and_who_is_in_the_set(photos: Path, tmp_path: Path, taught: list[Tensor]) -> None:
+    half = budget(scan(photos), 0.5, pair=0, unlabelled="keep")
+    lineage = read_lineage(pseudo_label(half, tmp_path / "named", side_px=16, fraction=0.5, pair=0))
+    assert lineage is not None
+    roles = {record.sha256: ("filter_teacher",) for record in half.of("train", labelled=True)}
+    assert lineage.real_images == roles | {r.sha256: ("unlabelled",) for r in half.of("train", labelled=False)}
+    assert (lineage.fraction, lineage.pair, lineage.gan_data) == (0.5, 0, "u")
+    assert lineage.generator == {"kind": "photographs", "checkpoint_sha256": Colours.sha256}
+    assert lineage.parents == ()
+
+
+def test_a_set_with_test_images_of_another_split_is_refused(photos: Path, tmp_path: Path, taught: list[Tensor]) -> None:
+    """Resized squares equal no test image pixel by pixel, so nothing else would find them."""
+    named = pseudo_label(budget(scan(photos), 0.5, pair=0, unlabelled="keep"), tmp_path / "named", side_px=12)
+    other = scan(photos, seed=7)
+    with pytest.raises(LeakError, match="no test image may stand behind synthetic images, found image"):
+        SyntheticMixDataset(SquareImages(other, other.of("train"), 16), named, data_manifest=other)
+
+
+def test_a_set_that_was_named_with_other_labels_is_refused(photos: Path, tmp_path: Path, taught: list[Tensor]) -> None:
+    manifest = scan(photos)
+    named = pseudo_label(budget(manifest, 0.5, pair=1, unlabelled="keep"), tmp_path / "named", side_px=12)
+    other = budget(manifest, 0.5, pair=0, unlabelled="keep")
+    with pytest.raises(LeakError, match="must lie in the labelled budget of"):
+        SyntheticMixDataset(SquareImages(other, other.of("train", labelled=True), 16), named, data_manifest=other)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_seed_of_a_classifier_draws_no_other_budget(
+    seed: int, photos: Path, tmp_path: Path, taught: list[Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once another --seed held out other photographs, and most of these were in the set."""
+    named = tmp_path / "named"
+    share = ["--fraction", "0.5", "--pair", "2"]
+    assert main(["pseudo-label", str(photos), *share, "--side-px", "40", "--seed", "5", "--out", str(named)]) == 0
+    line = f"--synthetic {named} --alpha 0.5 --steps 2 --batch-size 4 --resolution 32 --seed {seed}"
+    train_classifier(["--data", str(photos), *share, *line.split(), "--out", str(tmp_path / "run")])
+    assert "validation accuracy" in capsys.readouterr().out
+
+
+def test_an_old_lineage_does_not_stand_beside_new_images(photos: Path, tmp_path: Path, taught: list[Tensor]) -> None:
+    half = budget(scan(photos), 0.5, pair=0, unlabelled="keep")
+    codes = synthetic_folder(tmp_path / "codes", classes=("code-000", "code-001", "code-002"))
+    known = half.of("train", labelled=True)
+    teacher = Taught(Colours(), CLASSES, known, torch.zeros(0), imports=False)  # type: ignore[arg-type]
+    out = name_synthetic(codes, tmp_path / "set", teacher)
+    assert read_lineage(out) is None
+    pseudo_label(half, out, side_px=16)
+    assert read_lineage(out) is not None
+    assert read_lineage(name_synthetic(codes, out, teacher)) is None
+    assert len(read_rows(out)[1]) == 15
 
 
 def test_there_must_be_a_photograph_without_a_label(photos: Path, tmp_path: Path) -> None:
@@ -145,7 +201,7 @@ def test_a_user_names_a_heap_and_trains_on_it(photos: Path, tmp_path: Path, caps
 
 
 def test_a_share_of_the_labels_names_the_rest_and_a_cut_manifest_is_taken_as_it_is(
-    photos: Path, tmp_path: Path, taught: list[Tensor]
+    photos: Path, tmp_path: Path, taught: list[Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = scan(photos)
     assert main(["pseudo-label", str(photos), "--fraction", "0.5", "--out", str(tmp_path / "half")]) == 0
@@ -153,6 +209,17 @@ def test_a_share_of_the_labels_names_the_rest_and_a_cut_manifest_is_taken_as_it_
     assert len(read_rows(tmp_path / "half")[1]) == len(cut.of("train", labelled=False)) > 0
     assert main(["pseudo-label", as_typed(cut, tmp_path / "cut.jsonl"), "--out", str(tmp_path / "cut")]) == 0
     assert read_rows(tmp_path / "cut") == read_rows(tmp_path / "half")
+    capsys.readouterr()
+    line = [
+        "pseudo-label",
+        as_typed(cut, tmp_path / "cut.jsonl"),
+        "--fraction",
+        "0.1",
+        "--out",
+        str(tmp_path / "tenth"),
+    ]
+    assert main(line) == 3
+    assert "found one that is cut already" in capsys.readouterr().err
 
 
 def test_the_side_is_a_number_of_pixels(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

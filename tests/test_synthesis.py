@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_runs import files, tiny_config
 from untrained_run import untrained_run
 
-from finegan_aug import FineGANConfig
+from finegan_aug import FineGANConfig, provenance, synthesis
 from finegan_aug.cli import main
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.data.toy import TOY_CLASSES
@@ -26,8 +26,8 @@ from finegan_aug.lineage import check_lineage, imagenet_parent, read_lineage, wr
 from finegan_aug.models.finegan import Generator
 from finegan_aug.provenance import set_lineage
 from finegan_aug.synthesis import BLOCK, SynthesisSettings, draw_latents, load_generator, synthesize
-from finegan_aug.synthetic import read_rows
-from finegan_aug.synthetic_index import open_index
+from finegan_aug.synthetic import read_rows, write_manifest
+from finegan_aug.synthetic_index import SOFT_LABELS, open_index
 from finegan_aug.trained import TrainedRun
 from finegan_aug.training import train
 
@@ -161,8 +161,48 @@ def test_a_filtered_set_stays_filtered_when_the_same_command_runs_again(
     assert 0 < sum(row.kept for row in read_rows(out)[1]) < 12 * 34
     synthesize(trained_run, out, per_class=34)
     assert files(out) == filtered
-    synthesize(trained_run, out, per_class=35)  # another set, of which no filter has seen all
-    assert all(row.kept for row in read_rows(out)[1])
+
+
+def test_a_set_that_grows_keeps_what_was_dropped_and_asks_for_a_filter(
+    trained_run: Path, full_set: Path, tmp_path: Path
+) -> None:
+    """Once growing brought near-duplicates back, and what a person had dropped, without a word."""
+    out = Path(shutil.copytree(full_set, tmp_path / "set"))
+    filter_synthetic(out, teacher=lambda images: images.float().mean(dim=(2, 3)).repeat(1, 4), top_k=6)
+    (out / SOFT_LABELS).write_bytes(b"of 34 images a class")
+    header, rows = read_rows(out)
+    rows[0] = replace(rows[0], kept=False, dropped_by="blurred")
+    write_manifest(out, header, rows)
+    lineage = read_lineage(out)
+    assert lineage is not None
+    write_lineage(out, lineage.with_role("filter_teacher", list(lineage.real_images)[:1]))
+    with pytest.warns(UserWarning, match="set has grown: filter it again, its new images are not filtered"):
+        synthesize(trained_run, out, per_class=35)
+    header, grown = read_rows(out)
+    before = {row.file: row for row in rows}
+    assert [before[row.file] for row in grown if row.file in before] == [row for row in grown if row.file in before]
+    assert [row.kept for row in grown if row.file not in before] == [True] * 12
+    assert grown[0].dropped_by == "blurred"
+    assert header.filter is None
+    assert not (out / SOFT_LABELS).exists()
+    after = read_lineage(out)
+    assert after is not None
+    assert "filter_teacher" in after.real_images[next(iter(lineage.real_images))]
+
+
+def test_a_newer_program_whose_settings_have_other_hashes_leaves_a_filtered_set_filtered(
+    trained_run: Path, full_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(full_set, tmp_path / "set"))
+    filter_synthetic(out, teacher=lambda images: images.float().mean(dim=(2, 3)).repeat(1, 4), top_k=6)
+    header, rows = read_rows(out)
+    for module in (synthesis, provenance):
+        monkeypatch.setattr(module, "config_sha256", lambda config: "f" * 64)
+    synthesize(trained_run, out, per_class=34)
+    after, kept = read_rows(out)
+    assert kept == rows
+    assert after.filter == header.filter is not None
+    assert after.made_with["config_sha256"] == "f" * 64
 
 
 def test_a_folder_with_a_set_of_other_settings_is_refused_and_left_alone(

@@ -12,11 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from finegan_aug import teaching
+from finegan_aug.data.budget import budget
 from finegan_aug.data.folder import scan
 from finegan_aug.data.manifest import Manifest
-from finegan_aug.errors import DataError
+from finegan_aug.errors import DataError, LeakError
 from finegan_aug.features import Extractor
-from finegan_aug.lineage import Lineage, imagenet_parent, read_lineage, write_lineage
+from finegan_aug.lineage import Lineage, check_lineage, imagenet_parent, read_lineage, write_lineage
 from finegan_aug.packaged import packaged_sha256
 from finegan_aug.probe import Probe, fit_probe
 from finegan_aug.synthetic import read_rows
@@ -79,6 +80,32 @@ def test_a_wrong_class_and_a_copy_are_dropped_and_the_lineage_names_the_teachers
     lineage = read_lineage(synthetic)
     assert lineage is not None
     assert lineage.real_images == {record.sha256: ("filter_teacher",) for record in photographs.of("train")}
+
+
+def test_a_filter_for_fewer_labels_does_not_hide_that_the_generator_knew_more(
+    synthetic: Path, photographs: Manifest
+) -> None:
+    """Once the filter noted as merely looked at what had told the generator its label, and the set passed."""
+    few = budget(photographs, 0.25, pair=0, validation_share=0, unlabelled="keep")
+    generator = {"kind": "none", "config_sha256": "0" * 64, "checkpoint_sha256": "0" * 64, "seen_images": 0}
+    labels = {record.sha256: ("gan_train",) for record in photographs.of("train")}
+    write_lineage(synthetic, Lineage(labels, photographs.classes, photographs.sha256, generator, "tied", "u"))
+    options: dict[str, Any] = {"boxes": "none", "top_k": 1, "teacher_kimg": 0.1}
+    for _ in range(2):
+        lineage = read_lineage(synthetic)
+        assert lineage is not None
+        with pytest.raises(
+            LeakError, match=r"must lie in the labelled budget of 8 images, found image \w+ \(gan_train\)"
+        ):
+            check_lineage(lineage, few)
+        filter_with_teacher(synthetic, few, **options)
+    without = Lineage({}, photographs.classes, photographs.sha256, generator, "tied", "u")
+    write_lineage(synthetic, without)
+    filter_with_teacher(synthetic, few, **options)  # who knew nothing else may be mixed in
+    lineage = read_lineage(synthetic)
+    assert lineage is not None
+    assert set(lineage.real_images.values()) == {("filter_teacher",), ("unlabelled",)}
+    check_lineage(lineage, few)
 
 
 def test_a_packaged_teacher_drops_the_same_and_the_lineage_says_that_it_imports_imagenet(
