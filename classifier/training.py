@@ -47,6 +47,7 @@ def train_classifier(
     validation: MapDataset | None = None,
     final_set: MapDataset | None = None,
     transform: Transform | None = None,
+    trained_on: dict[str, Any] | None = None,
 ) -> Path:
     """Train a classifier; a finished run is left as it is, an unfinished one starts again.
 
@@ -60,6 +61,7 @@ def train_classifier(
         final_set: what the last `config.real_only_share` of the steps trains on, as long as `train_set`; by default
             a `SyntheticMixDataset` without its synthetic images, otherwise `train_set`.
         transform: of one PIL image, in place of the one `config.augment` names.
+        trained_on: what tells these data sets from others, JSON; a folder of a run on others is then refused.
 
     Returns:
         `run_dir`.
@@ -67,7 +69,7 @@ def train_classifier(
     Raises:
         ConfigError: unknown model or optimizer, or a batch that the processes cannot share.
         DataError: no training image, or data sets of different length.
-        CheckpointError: the folder belongs to another configuration, or the checkpoint does not fit.
+        CheckpointError: the folder belongs to another configuration or other data, or the checkpoint does not fit.
         NonFiniteError: the loss is not a finite number.
         WorkerError: a loader worker threw, or died or hung more than `config.max_restarts` times.
         RunLockedError: another process trains in this folder.
@@ -80,7 +82,9 @@ def train_classifier(
     accelerator = Accelerator(cpu=launched().device.type == "cpu", mixed_precision="no", kwargs_handlers=[ddp])
     final = final_set or (train_set.real_only() if isinstance(train_set, SyntheticMixDataset) else train_set)
     _check(config, train_set, final, accelerator.num_processes)
-    content = {"classifier": config.to_json(), "classes": list(classes)}
+    content: dict[str, Any] = {"classifier": config.to_json(), "classes": list(classes)}
+    if trained_on is not None:
+        content["trained_on"] = trained_on
     if (out / "config.json").exists():
         defaults = {"classifier": ClassifierConfig().to_json()}
         free, remedy = [f"classifier.{key}" for key in FREE], "give the options of that run, or choose another --out"

@@ -6,6 +6,7 @@ Refused: a key written twice, YAML tags, anchors and aliases, files over 1 MiB.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,19 @@ def _read_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=unique)
 
 
+_BOOL = "tag:yaml.org,2002:bool"
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """The safe loader without aliases, anchors and tags, and with one value per key."""
+    """The safe loader without aliases, anchors and tags, and with one value per key.
+
+    `yes`, `no`, `on` and `off` are words, as in YAML 1.2: `mixed_precision: no`.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -111,6 +123,9 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"key {key.value!r} is written twice, again in line {key.start_mark.line + 1}")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(_BOOL, re.compile("(?i:true|false)$"), list("tTfF"))
 
 
 def _one_line(error: BaseException) -> str:

@@ -176,7 +176,7 @@ class SyntheticMixDataset(Dataset[Any]):
         return int(self._epoch.item())
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch for plain indices, also in workers that are already running."""
+        """Choose the epoch for plain indices, also in running workers; of an Accelerate loader, set its own."""
         self._epoch.fill_(epoch)
 
     def real_only(self) -> SyntheticMixDataset:

@@ -18,8 +18,10 @@ def nearest_distances(rows: Tensor, real: Tensor) -> Tensor:
 def copy_distance(real: Tensor) -> float:
     """The distance up to which an image counts as a copy of one of `real`, float64 [M, D].
 
-    The 1st percentile of the distances from each of them to the nearest other; 0 where there is no other.
+    The 1st percentile of the distances from each of them to the nearest other; 0 where there is no other. Rows that are
+    equal count once: a few photographs that are there twice would else make every distance too far for a copy.
     """
+    real = torch.unique(real, dim=0)
     if len(real) < 2:
         return 0.0
     between = []

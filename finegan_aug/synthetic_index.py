@@ -6,6 +6,7 @@ Layout of the files: docs/formats.md.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import mmap
@@ -111,6 +112,11 @@ class SyntheticIndex:
             pass
         row = self.row(entry)  # a listed folder; or says what is wrong
         return row.file, row.sha256
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the manifest, hexadecimal: which images there are, and which of them are kept."""
+        return hashlib.sha256(self._lines).hexdigest()
 
     @cached_property
     def soft_labels(self) -> Shares:

@@ -124,7 +124,8 @@ def main(argv: Sequence[str]) -> None:
     options = build(AblationOptions, {**inherited(run.get("sets_from")), **run})
     config = build(ClassifierConfig, written)
     saved = options.out / "manifest.jsonl"
-    manifest = load(data if not saved.exists() else {"data": saved})
+    # Without a word about the photographs those of the folder are meant; others are refused with all else that differs.
+    manifest = load(data if data or not saved.exists() else {"data": saved})
     print(f"{run_ablation(options, config, manifest)}; now: finegan-aug report {options.out}")
 
 

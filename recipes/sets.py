@@ -5,7 +5,6 @@ Another ablation of the same budgets may share its generators and sets (`sets_fr
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from finegan_aug.arrays import write_array
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.errors import ConfigError
-from finegan_aug.files import JSON, read_json, write_json
+from finegan_aug.files import JSON, link_file, read_json, write_json
 from finegan_aug.options import Values, parse_options
 from finegan_aug.typed import read_field
 from finegan_aug.verbs import TrainOptions, generator_config
@@ -160,8 +159,8 @@ def prepare_synthetic(
         )
         taught = teacher(out_dir / "all", seen, seed=config.seed)
     shutil.rmtree(out_dir / "filtered", ignore_errors=True)
-    # Hard links: a filter replaces the manifest and the lineage, and leaves the images alone.
-    shutil.copytree(out_dir / "all", out_dir / "filtered", copy_function=os.link)
+    # Links where there are any: a filter replaces the manifest and the lineage, and leaves the images alone.
+    shutil.copytree(out_dir / "all", out_dir / "filtered", copy_function=link_file)
     low, far = options.drop_lowest_confidence, options.drop_outliers
     report = filter_taught(out_dir / "filtered", taught, drop_lowest_confidence=low, drop_outliers=far)
     write_array(out_dir / PHOTOGRAPHS, taught.fitted.logits(taught.images).softmax(1).numpy())

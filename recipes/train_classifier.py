@@ -4,7 +4,7 @@
     accelerate launch recipes/train_classifier.py --data DIR --synthetic synthetic/flowers --alpha 0.4 --out runs/mix
 
 The result on the validation share of the budget ends the run; test images are not looked at unless --test-once says
-so. The same command again leaves a finished run as it is. `--help` lists every option.
+so. The same command again leaves a finished run as it is; other data need another folder. `--help` lists every option.
 """
 
 from __future__ import annotations
@@ -69,7 +69,17 @@ def main(argv: Sequence[str]) -> None:
     if mixed and mixed.lineage_status != "checked":
         refuse_copies(map(mixed.synthetic.image, range(len(mixed.synthetic))), mixed.synthetic.root, manifest)
     validation = SquareImages(manifest, manifest.of("val"), side_px)
-    train_classifier(config, mixed or real, options.out, classes=manifest.classes, validation=validation)
+    trained_on: JSON = {"photographs": manifest.sha256}  # of this fraction and pair
+    if mixed:
+        trained_on |= {"synthetic": mixed.synthetic.sha256, "alpha": options.alpha, "soft_labels": options.soft_labels}
+    train_classifier(
+        config,
+        mixed or real,
+        options.out,
+        classes=manifest.classes,
+        validation=validation,
+        trained_on=trained_on,
+    )
     result = options.out / "result.json"
     scores = read_field(read_json(result), result, "validation", dict | None)
     print(f"{_said('validation', scores)}; {options.out}" if scores else f"no validation image; {options.out}")

@@ -157,6 +157,13 @@ def test_a_wrong_type_in_a_file_is_named(tmp_path: Path, line: str, cause: str) 
     assert refused("--config", file) == expected
 
 
+def test_no_is_a_word_in_a_file(tmp_path: Path) -> None:
+    """YAML 1.1 reads it as false, so `mixed_precision: no` could not be given without quotes."""
+    assert parse("d", "--config", write(tmp_path / "a.yaml", "name: no"))["name"] == "no"
+    assert parse("d", "--config", write(tmp_path / "b.yaml", "dry_run: True"))["dry_run"] is True
+    assert parse("d", "--config", write(tmp_path / "c.yaml", "dry_run: no"))["dry_run"] is False  # by the field's type
+
+
 def test_other_slips_on_the_line() -> None:
     assert refused("--steps") == ("--steps needs a value", "write --steps VALUE; see tool --help")
     assert refused("--dry-run=yes") == ("--dry-run takes no value", "write --dry-run or --no-dry-run")

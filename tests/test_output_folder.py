@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import tiny_ablation
 from PIL import Image
-from small_sets import real_folder
+from small_sets import real_folder, synthetic_folder
 from tiny_runs import assert_same_run, command_line, files
 
 from finegan_aug.cli import main
 from finegan_aug.errors import CheckpointError, ConfigError, LeakError
 from finegan_aug.run_folder import run_lock
 from finegan_aug.synthesis import synthesize
+from finegan_aug.synthetic import read_rows, write_manifest
+from recipes import ablation
 from recipes.ablation import run_ablation
 from recipes.train_classifier import main as train_classifier
 
@@ -164,6 +166,52 @@ def test_test_photographs_without_a_lineage_are_not_mixed_in(
     other = real_folder(tmp_path / "other", classes=manifest.classes)
     with pytest.warns(UserWarning, match="other has no lineage: none of its images equals a test image, and nothing"):
         train_classifier([*line, "--out", str(tmp_path / "run"), "--synthetic", str(other), "--alpha", "0.5"])
+
+
+def test_a_run_folder_of_other_data_is_refused_instead_of_its_old_result_being_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once four commands on other data, shares and mixes told the accuracy of the first."""
+    manifest = tiny_ablation.scanned(tmp_path / "photographs")
+    small = ["--model", tiny_ablation.MODEL, "--resolution", "24", "--steps", "2", "--batch-size", "2"]
+    run = ["--out", str(tmp_path / "run")]
+    line = ["--data", str(manifest.root), "--test-data", str(manifest.test_root), *small, *run]
+    other = real_folder(tmp_path / "other", classes=manifest.classes)
+    synthetic = synthetic_folder(tmp_path / "synthetic", classes=manifest.classes)
+    train_classifier(line)
+    first = capsys.readouterr().out
+    train_classifier(line)
+    assert capsys.readouterr().out == first  # a finished run is left as it is
+    for changed in (
+        ["--synthetic", str(synthetic)],
+        ["--fraction", "0.5"],
+        ["--pair", "3"],
+        ["--data", str(other), "--test-once"],
+    ):
+        with pytest.raises(CheckpointError, match=r"belongs to another configuration \(trained_on\.") as caught:
+            train_classifier([*line, *changed])
+        assert caught.value.remedy == "give the options of that run, or choose another --out"
+    mix = [*line[:-1], str(tmp_path / "mixed"), "--synthetic", str(synthetic), "--alpha", "0.5"]
+    train_classifier(mix)
+    with pytest.raises(CheckpointError, match=r"\(trained_on.alpha: 0.5 -> 0.4\)"):
+        train_classifier([*mix, "--alpha", "0.4"])
+    header, rows = read_rows(synthetic)
+    write_manifest(synthetic, header, [replace(rows[0], kept=False, dropped_by="blurred"), *rows[1:]])
+    with pytest.raises(CheckpointError, match=r"\(trained_on.synthetic: "):
+        train_classifier(mix)
+
+
+def test_an_ablation_of_other_photographs_is_refused(tmp_path: Path) -> None:
+    """Once --data was ignored wherever the folder already had photographs."""
+    manifest = tiny_ablation.scanned(tmp_path / "photographs")
+    small = f"--fractions [1.0] --pairs 1 --arms [R1,R2] --models [{tiny_ablation.MODEL}] --resolution 24"
+    line = ["--out", str(tmp_path / "a"), *small.split(), "--steps", "1", "--batch-size", "2"]
+    data = ["--data", str(manifest.root), "--test-data", str(manifest.test_root)]
+    ablation.main([*data, *line])
+    ablation.main(line)  # those of the folder
+    ablation.main([*data, *line])
+    with pytest.raises(CheckpointError, match=r"belongs to another configuration \(data: "):
+        ablation.main(["--data", str(manifest.root), *line])  # a split of its own
 
 
 def test_a_budget_without_a_validation_image_ends_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
