@@ -66,7 +66,6 @@ class FineGANConfig:
     class_weight: float = 1.0  # tied: class of real labelled crops, information head
     child_code_weight: float = 1.0  # child code on the masked object; less leaves images of one code more freedom
     composite_code_weight: float = 1.0  # tied: child code on the composite image beside the masked object
-    code_centroids: bool = False  # codes are read by the angle to a centroid each (InfoNCE), not by a linear layer
     projection: bool = True  # tied: the child discriminator judges an image together with its class
     label_trunk: bool = True  # tied: the class of real labelled crops also trains the child discriminator's trunk
     r1_gamma: float = 0.0  # weight of the gradient penalty on real crops, child and background discriminator; 0: off
@@ -153,9 +152,8 @@ class FineGANConfig:
             raise ConfigError(
                 f"free_parent_share must be from 0 to 1, got {self.free_parent_share:g}", "change --free_parent_share"
             )
-        if self.network == "classic" and (self.one_mask or self.split_noise or self.code_centroids):
-            cause = "one_mask, split_noise and code_centroids must be off for preset classic, found one on"
-            raise ConfigError(cause, "drop them")
+        if self.network == "classic" and (self.one_mask or self.split_noise):
+            raise ConfigError("one_mask and split_noise must be off for preset classic, found one on", "drop both")
         if self.clusters and self.labels == "tied":
             raise ConfigError("clusters need labels discovered, got 'tied'", "drop --clusters or change --labels")
         self._check_shards()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -153,23 +152,6 @@ def test_parent_and_background_follow_the_child_unless_they_are_given() -> None:
     other = generator(z, child, background=torch.tensor([1, 1, 1]))
     torch.testing.assert_close(other.child_foreground, default.child_foreground, rtol=0, atol=0)
     assert not torch.allclose(other.background, default.background)
-
-
-def test_code_centroids_read_the_angle_to_each_code() -> None:
-    head = InformationHead(4, 5, "none", centroids=True)
-    features = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    logits = head(features)
-    # Reference: cosines of vectors, one by one, in numpy.
-    seen = head.body(features).flatten(1).detach().double().numpy()
-    centroids = head.logits.weight.flatten(1).detach().double().numpy()
-    for row, image in zip(logits.tolist(), seen, strict=True):
-        expected = [10 * image @ c / np.linalg.norm(image) / np.linalg.norm(c) for c in centroids]
-        np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-5)
-    with torch.no_grad():  # Known answer: features that lie on a centroid, however far out; orthogonal centroids.
-        head.logits.weight.copy_(torch.eye(64)[:5].reshape(5, 4, 4, 4))
-        head.body = torch.nn.Identity()
-        torch.testing.assert_close(head(7 * torch.eye(64)[:5].reshape(5, 4, 4, 4)), 10 * torch.eye(5))
-    assert head.logits.bias is None  # a length or a shift says nothing of the angle
 
 
 def test_one_mask_is_drawn_by_the_parent_and_split_noise_keeps_background_and_object_apart() -> None:

@@ -188,7 +188,7 @@ def test_free_parents_are_those_of_their_places_in_the_stream_whatever_the_batch
 
 @pytest.mark.parametrize(
     "options",
-    [{"one_mask": True}, {"split_noise": True}, {"one_mask": True, "split_noise": True}, {"code_centroids": True}],
+    [{"one_mask": True}, {"split_noise": True}, {"one_mask": True, "split_noise": True}],
 )
 def test_with_the_named_options_every_weight_still_learns(options: dict[str, bool]) -> None:
     game = make_game(boxes="given", free_parent_share=0.5, **options)

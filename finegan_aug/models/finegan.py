@@ -172,25 +172,16 @@ class ObjectTrunk(nn.Sequential):
 
 
 class InformationHead(nn.Module):
-    """Features [N, C, 4, 4] to code logits [N, num_codes].
+    """Features [N, C, 4, 4] to code logits [N, num_codes]."""
 
-    With `centroids` a logit is the cosine between the features and a centroid of the code, over a temperature of 0.1:
-    its cross-entropy is the contrastive loss of C3-GAN (Kim and Ha, ICLR 2022, arXiv 2112.14971).
-    """
-
-    def __init__(self, channels: int, num_codes: int, norm: Norm, *, centroids: bool = False) -> None:
+    def __init__(self, channels: int, num_codes: int, norm: Norm) -> None:
         super().__init__()
         self.body = nn.Sequential(conv3(channels, channels), *_norm(norm, channels), _leaky())
-        self.logits = nn.Conv2d(channels, num_codes, 4, 4, bias=not centroids)
-        self.centroids = centroids
+        self.logits = nn.Conv2d(channels, num_codes, 4, 4)
         self.apply(initialise)
 
     def forward(self, features: Tensor) -> Tensor:
-        x = self.body(features)
-        if not self.centroids:
-            return _whole_map(self.logits, x)
-        directions, centroids = (F.normalize(t.flatten(1), dim=1) for t in (x, self.logits.weight))
-        return F.linear(directions, centroids) / 0.1
+        return _whole_map(self.logits, self.body(features))
 
 
 class ParentDiscriminator(nn.Module):
@@ -203,8 +194,7 @@ class ParentDiscriminator(nn.Module):
     def __init__(self, config: FineGANConfig) -> None:
         super().__init__()
         self.trunk = ObjectTrunk(config)
-        codes, angles = _code_counts(config)[1], config.code_centroids
-        self.info = InformationHead(self.trunk.channels, codes, config.d_norm, centroids=angles)
+        self.info = InformationHead(self.trunk.channels, _code_counts(config)[1], config.d_norm)
         self.rf = nn.Conv2d(self.trunk.channels, 1, 4, 4).requires_grad_(False) if config.network == "classic" else None
         self.apply(initialise)
 

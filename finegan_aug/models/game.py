@@ -68,9 +68,7 @@ class FineGAN:
             self.generator: nn.Module = Generator(config)
             self.parent_d: nn.Module = ParentDiscriminator(config)
             child_d = ChildDiscriminator(config)
-            self.info: nn.Module = InformationHead(
-                child_d.trunk.channels, config.num_children or 0, config.d_norm, centroids=config.code_centroids
-            )
+            self.info: nn.Module = InformationHead(child_d.trunk.channels, config.num_children or 0, config.d_norm)
             self.child_d: nn.Module = child_d
             self.background_d: nn.Module | None = None
             if config.judges_background:
