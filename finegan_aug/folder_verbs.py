@@ -128,6 +128,7 @@ class PseudoLabelOptions:
     fraction: float = 1.0  # share of the training images whose labels the teacher may use; the others are named too
     pair: int = 0  # number of the draw of that share
     seed: int = 0  # of the teacher
+    with_labelled: bool = False  # also the labelled ones, under labels that are half their own, half a teacher's
 
     def __post_init__(self) -> None:
         if self.side_px < 1:
@@ -159,6 +160,7 @@ def pseudo_label(argv: Sequence[str]) -> int:
                 teacher=options.teacher,
                 teacher_kimg=options.teacher_kimg,
                 seed=options.seed,
+                with_labelled=options.with_labelled,
                 fraction=options.fraction,
                 pair=options.pair,
             )

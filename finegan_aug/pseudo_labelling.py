@@ -1,7 +1,6 @@
-"""A set for mixing made of photographs without a label: a teacher names them one by one.
+"""A set for mixing made of photographs: a teacher names those without a label and has a say in the others' labels.
 
-Arm R5 of the comparison, for a data folder of one's own. Where there are such photographs, they are what images of a
-generator must be measured against.
+Arms R5 and D2 of the comparison, for a data folder of one's own: what images of a generator must be measured against.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from finegan_aug.arrays import write_array
@@ -22,7 +22,7 @@ from finegan_aug.output_folder import ensure_free
 from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, encode, file_name, write_manifest
 from finegan_aug.synthetic_index import SOFT_LABELS
 from finegan_aug.teacher import Taught, square_images
-from finegan_aug.teaching import fit_teacher
+from finegan_aug.teaching import answers_of_others, fit_teacher
 
 
 def pseudo_label(
@@ -33,6 +33,7 @@ def pseudo_label(
     teacher: Knowledge = "own",
     teacher_kimg: float = 20.0,
     seed: int = 0,
+    with_labelled: bool = False,
     fraction: float | None = None,
     pair: int | None = None,
 ) -> Path:
@@ -49,6 +50,8 @@ def pseudo_label(
             network.
         teacher_kimg: length of the training of the own teacher, thousands of images.
         seed: of the own teacher.
+        with_labelled: the labelled photographs come first, under their own class and soft labels that are half their
+            own, half the answer of a teacher of the others (`answers_of_others`).
         fraction, pair: draw of the labelled budget that the teacher knows, noted in the lineage.
 
     Returns:
@@ -56,27 +59,34 @@ def pseudo_label(
 
     Raises:
         ConfigError: `out_dir` holds something else, or the packaged teacher is not installed.
-        DataError: no photograph is without a label.
+        DataError: no photograph is without a label, and `with_labelled` is off.
     """
     known, unknown = manifest.of("train", labelled=True), manifest.of("train", labelled=False)
-    if not unknown:
+    if not unknown and not with_labelled:
         raise DataError(
             "there must be training photographs without a label, found none",
-            "give --unlabelled-folder, or a --fraction below 1",
+            "give --unlabelled-folder, or a --fraction below 1, or take those --with-labelled",
         )
     if not (out_dir / NAMING).exists():
         ensure_free(out_dir, (MANIFEST, LINEAGE), "a set of named photographs", folders=True)
     images = square_images(manifest, [*known, *unknown], side_px)
     labels = torch.tensor([record.label for record in known] + [-1] * len(unknown))
-    fitted = fit_teacher(teacher, images, labels, num_classes=len(manifest.classes), seed=seed, kimg=teacher_kimg)
+    classes = len(manifest.classes)
+    fitted = fit_teacher(teacher, images, labels, num_classes=classes, seed=seed, kimg=teacher_kimg)
     named_by = {"named_by": fitted.sha256}
     write_json(out_dir / NAMING, named_by)  # from here on the folder is ours, though it be broken off
     remove_records(out_dir)
-    unnamed = images[len(known) :]
-    shares = fitted.logits(unnamed).softmax(dim=1).float().cpu()
+    shown, own = images[len(known) :], labels[: len(known)]
+    shares = fitted.logits(shown).softmax(dim=1).float().cpu() if unknown else torch.zeros(0, classes)
+    named = shares.argmax(dim=1).tolist()
+    if with_labelled:
+        seen = images[: len(known)]
+        others = answers_of_others(teacher, seen, own, num_classes=classes, seed=seed, kimg=teacher_kimg)
+        shown, named = images, own.tolist() + named
+        shares = torch.cat([0.5 * F.one_hot(own, classes) + 0.5 * others, shares])
     taught = Taught(fitted, manifest.classes, [*known, *unknown], images, teacher == "packaged")
     write_lineage(out_dir, taught.noted_in(_nobody(manifest, fitted.sha256, fraction, pair), "labels"))
-    rows = _write_images(out_dir, manifest.classes, unnamed, shares.argmax(dim=1).tolist())
+    rows = _write_images(out_dir, manifest.classes, shown, named)
     write_array(out_dir / SOFT_LABELS, shares.numpy())
     write_manifest(out_dir, Header(manifest.classes, side_px, "png", named_by), rows)
     return out_dir

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from finegan_aug.config import Knowledge
 from finegan_aug.fitting import fit_classifier
 from finegan_aug.packaged import LITE0, PackagedModel
 from finegan_aug.probe import Probe, packaged_probe
+from finegan_aug.randomness import permutation
 from finegan_aug.small_cnn import SmallClassifier
+
+FOLDS = 5
 
 
 def fit_teacher(
@@ -21,7 +25,7 @@ def fit_teacher(
     kimg: float,
     model: PackagedModel = LITE0,
 ) -> Probe | SmallClassifier:
-    """Both kinds answer with `logits` and `features` of images uint8 [N, 3, H, W] and have a hash and a `save`.
+    """Both kinds answer with `logits` and `features` of images uint8 [N, 3, H, W] and have a hash.
 
     Args:
         knowledge: "own", a small network trained from scratch, also in rounds on its own sure answers for the images
@@ -48,3 +52,32 @@ def fit_teacher(
         kimg=kimg,
         unlabelled=None if bool(known.all()) else images[~known],
     )
+
+
+def answers_of_others(
+    knowledge: Knowledge, images: Tensor, labels: Tensor, *, num_classes: int, seed: int, kimg: float
+) -> Tensor:
+    """What teachers say of the very images whose labels are known: shares of the classes, float32 [N, C].
+
+    A teacher that judges the images it learned from is sure of them all. So each fifth is judged by a teacher of the
+    other four.
+
+    Args:
+        knowledge, kimg: see `fit_teacher`.
+        images: uint8 [N, 3, S, S].
+        labels: int64 [N] in 0 .. num_classes - 1.
+        seed: of the fifths, and of the small networks.
+
+    Raises:
+        ConfigError: the package is not installed.
+        DataError: four fifths are too few, see `fit_classifier` and `fit_probe`.
+    """
+    fold = torch.empty(len(labels), dtype=torch.int64)
+    fold[torch.from_numpy(permutation(seed, len(labels)))] = torch.arange(len(labels)) % FOLDS
+    shares = torch.empty(len(labels), num_classes)
+    for number in range(min(FOLDS, len(labels))):
+        asked = fold == number
+        known = torch.where(asked, -1, labels)
+        taught = fit_teacher(knowledge, images, known, num_classes=num_classes, seed=seed, kimg=kimg)
+        shares[asked] = taught.logits(images[asked]).softmax(1).cpu()
+    return shares

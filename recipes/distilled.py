@@ -1,8 +1,4 @@
-"""Arm D2: real images whose labels are half a teacher's, as a control of what a teacher puts into synthetic images.
-
-A teacher that judges the images it learned from is sure of them all. So each fifth of the budget is judged by a teacher
-of the other four.
-"""
+"""Arm D2: real images whose labels are half a teacher's, as a control of what a teacher puts into synthetic images."""
 
 from __future__ import annotations
 
@@ -18,11 +14,9 @@ from classifier.data import SquareImages
 from finegan_aug.arrays import read_shares, write_array
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest
-from finegan_aug.randomness import permutation
 from finegan_aug.teacher import shown_images
-from finegan_aug.teaching import fit_teacher
+from finegan_aug.teaching import answers_of_others
 
-FOLDS = 5
 ANSWERS = "answers.npy"  # of a pool: float32 [N, C] for the labelled images of the splits train and val, in order
 
 
@@ -43,15 +37,8 @@ def write_answers(
     records = manifest.of("train", "val", labelled=True)
     images = shown_images(synthetic, manifest, records, config.boxes)
     labels = torch.tensor([record.label for record in records])
-    fold = torch.empty(len(records), dtype=torch.int64)
-    fold[torch.from_numpy(permutation(seed, len(records)))] = torch.arange(len(records)) % FOLDS
-    shares = torch.empty(len(records), len(manifest.classes))
-    for number in range(FOLDS):
-        asked = fold == number
-        known = torch.where(asked, -1, labels)
-        classes, kimg = len(manifest.classes), teacher_kimg
-        taught = fit_teacher(config.teacher, images, known, num_classes=classes, seed=seed, kimg=kimg)
-        shares[asked] = taught.logits(images[asked]).softmax(1)
+    classes = len(manifest.classes)
+    shares = answers_of_others(config.teacher, images, labels, num_classes=classes, seed=seed, kimg=teacher_kimg)
     write_array(folder / ANSWERS, shares.numpy())
     return folder
 

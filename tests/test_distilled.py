@@ -13,6 +13,7 @@ from tiny_ablation import CONFIG, MODEL, options, scanned
 from torch import Tensor
 
 from classifier.data import SquareImages
+from finegan_aug import teaching
 from finegan_aug.arrays import write_array
 from finegan_aug.data.budget import budget
 from finegan_aug.data.folder import scan
@@ -89,7 +90,7 @@ def test_every_answer_is_of_a_teacher_that_did_not_see_the_image(
 
     drawn = budget(manifest, 0.5, pair=0, validation_share=0.2, unlabelled="keep", seed=0)
     labelled = drawn.of("train", "val", labelled=True)
-    monkeypatch.setattr(distilled, "fit_teacher", lambda kind, images, labels, **_: Parrot(images, labels))
+    monkeypatch.setattr(teaching, "fit_teacher", lambda kind, images, labels, **_: Parrot(images, labels))
     shown = torch.arange(len(labelled)).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).to(torch.uint8)
     monkeypatch.setattr(distilled, "shown_images", lambda *_: shown)
     folder = write_answers(tmp_path, tmp_path, drawn, read_generator(generator), teacher_kimg=1.0, seed=7)

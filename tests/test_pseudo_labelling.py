@@ -14,7 +14,7 @@ from small_sets import CLASSES, colour_logits, real_folder, synthetic_folder
 from torch import Tensor
 
 from classifier.data import SquareImages
-from finegan_aug import pseudo_labelling
+from finegan_aug import pseudo_labelling, teaching
 from finegan_aug.cli import main
 from finegan_aug.data.budget import budget
 from finegan_aug.data.folder import scan
@@ -121,6 +121,7 @@ def test_the_lineage_names_who_taught_and_who_is_in_the_set(photos: Path, tmp_pa
     assert lineage.parents == ()
 
 
+@pytest.mark.fault("leaks: sets with a leak behind them, refused")
 def test_a_set_with_test_images_of_another_split_is_refused(photos: Path, tmp_path: Path, taught: list[Tensor]) -> None:
     """Resized squares equal no test image pixel by pixel, so nothing else would find them."""
     named = pseudo_label(budget(scan(photos), 0.5, pair=0, unlabelled="keep"), tmp_path / "named", side_px=12)
@@ -129,6 +130,7 @@ def test_a_set_with_test_images_of_another_split_is_refused(photos: Path, tmp_pa
         SyntheticMixDataset(SquareImages(other, other.of("train"), 16), named, data_manifest=other)
 
 
+@pytest.mark.fault("leaks: sets with a leak behind them, refused")
 def test_a_set_that_was_named_with_other_labels_is_refused(photos: Path, tmp_path: Path, taught: list[Tensor]) -> None:
     manifest = scan(photos)
     named = pseudo_label(budget(manifest, 0.5, pair=1, unlabelled="keep"), tmp_path / "named", side_px=12)
@@ -167,7 +169,7 @@ def test_there_must_be_a_photograph_without_a_label(photos: Path, tmp_path: Path
     with pytest.raises(DataError) as caught:
         pseudo_label(scan(photos), tmp_path / "named")
     assert caught.value.cause == "there must be training photographs without a label, found none"
-    assert caught.value.remedy == "give --unlabelled-folder, or a --fraction below 1"
+    assert caught.value.remedy == "give --unlabelled-folder, or a --fraction below 1, or take those --with-labelled"
     assert not (tmp_path / "named").exists()
 
 
@@ -220,6 +222,48 @@ def test_a_share_of_the_labels_names_the_rest_and_a_cut_manifest_is_taken_as_it_
     ]
     assert main(line) == 3
     assert "found one that is cut already" in capsys.readouterr().err
+
+
+def test_labelled_photographs_come_under_labels_that_are_half_their_own(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher of the others knows nothing of a photograph; one that had seen it would be sure."""
+
+    class Parrot(Colours):
+        def __init__(self, images: Tensor, labels: Tensor) -> None:
+            pairs = zip(images, labels.tolist(), strict=True)
+            self.known = {image.numpy().tobytes(): label for image, label in pairs if label >= 0}
+
+        def logits(self, images: Tensor) -> Tensor:
+            sure = [self.known.get(image.numpy().tobytes()) for image in images]
+            return torch.stack([torch.zeros(3) if s is None else 50 * torch.eye(3)[s] for s in sure])
+
+    for module in (pseudo_labelling, teaching):
+        monkeypatch.setattr(module, "fit_teacher", lambda kind, images, labels, **_: Parrot(images, labels))
+    manifest = budget(scan(photos), 0.5, pair=0, unlabelled="keep")
+    known, unknown = (manifest.of("train", labelled=labelled) for labelled in (True, False))
+    out = pseudo_label(manifest, tmp_path / "named", side_px=16, with_labelled=True)
+    rows, shares = read_rows(out)[1], np.load(out / SOFT_LABELS)
+    assert [row.label for row in rows[: len(known)]] == [record.label for record in known]
+    assert len(rows) == len(known) + len(unknown)
+    for row, record, said in zip(rows, [*known, *unknown], shares, strict=True):
+        assert np.array_equal(np.asarray(Image.open(out / row.file)), np.asarray(Image.open(manifest.file(record))))
+        own = 0.5 * np.eye(3)[record.label] + 0.5 / 3 if record.labelled else np.full(3, 1 / 3)
+        np.testing.assert_allclose(said, own, atol=1e-6)
+
+
+def test_labelled_photographs_alone_are_named_and_trained_on(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = tmp_path / "named"
+    line = ["pseudo-label", str(photos), "--with-labelled", "--side-px", "40", "--teacher-kimg", "0.1"]
+    assert main([*line, "--out", str(named)]) == 0
+    assert len(read_rows(named)[1]) == len(budget(scan(photos), 1.0, pair=0).of("train"))
+    settings = (
+        f"--synthetic {named} --soft-labels --alpha 1 --real-only-share 0 --steps 3 --batch-size 4 --resolution 32"
+    )
+    train_classifier(["--data", str(photos), "--out", str(tmp_path / "run"), *settings.split()])
+    assert "validation accuracy" in capsys.readouterr().out
 
 
 def test_the_side_is_a_number_of_pixels(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

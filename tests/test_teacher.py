@@ -82,6 +82,7 @@ def test_a_wrong_class_and_a_copy_are_dropped_and_the_lineage_names_the_teachers
     assert lineage.real_images == {record.sha256: ("filter_teacher",) for record in photographs.of("train")}
 
 
+@pytest.mark.fault("leaks: sets with a leak behind them, refused")
 def test_a_filter_for_fewer_labels_does_not_hide_that_the_generator_knew_more(
     synthetic: Path, photographs: Manifest
 ) -> None:
