@@ -9,17 +9,16 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from finegan_aug.arrays import write_array
 from finegan_aug.config import Knowledge
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.errors import DataError
-from finegan_aug.files import write_bytes, write_json
+from finegan_aug.files import write_json
 from finegan_aug.lineage import LINEAGE, Lineage, write_lineage
 from finegan_aug.naming import NAMING, remove_records
 from finegan_aug.output_folder import ensure_free
-from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, encode, file_name, write_manifest
+from finegan_aug.synthetic import MANIFEST, Header, write_images, write_manifest
 from finegan_aug.synthetic_index import SOFT_LABELS
 from finegan_aug.teacher import Taught, square_images
 from finegan_aug.teaching import answers_of_others, fit_teacher
@@ -86,7 +85,7 @@ def pseudo_label(
         shares = torch.cat([0.5 * F.one_hot(own, classes) + 0.5 * others, shares])
     taught = Taught(fitted, manifest.classes, [*known, *unknown], images, teacher == "packaged")
     write_lineage(out_dir, taught.noted_in(_nobody(manifest, fitted.sha256, fraction, pair), "labels"))
-    rows = _write_images(out_dir, manifest.classes, shown, named)
+    rows = write_images(out_dir, manifest.classes, shown.permute(0, 2, 3, 1).numpy(), named)
     write_array(out_dir / SOFT_LABELS, shares.numpy())
     write_manifest(out_dir, Header(manifest.classes, side_px, "png", named_by), rows)
     return out_dir
@@ -104,13 +103,3 @@ def _nobody(manifest: Manifest, teacher_sha256: str, fraction: float | None, pai
         fraction=fraction,
         pair=pair,
     )
-
-
-def _write_images(out_dir: Path, classes: tuple[str, ...], images: Tensor, labels: list[int]) -> list[SyntheticRow]:
-    counts, rows = [0] * len(classes), list[SyntheticRow]()
-    for image, label in zip(images, labels, strict=True):
-        file = file_name(classes[label], label, counts[label], "png")
-        write_bytes(out_dir / file, encode(image.permute(1, 2, 0).numpy()))
-        rows.append(SyntheticRow(file, classes[label], label, counts[label]))
-        counts[label] += 1
-    return rows

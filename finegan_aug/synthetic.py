@@ -10,7 +10,7 @@ import io
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +22,7 @@ from finegan_aug.arrays import write_array
 from finegan_aug.data.decode import SUFFIXES
 from finegan_aug.data.outside import path_fault, shown
 from finegan_aug.errors import DataError, StorageError
+from finegan_aug.files import write_bytes
 from finegan_aug.synthetic_rows import (
     FORMAT,
     MAX_LINE_BYTES,
@@ -78,6 +79,27 @@ def encode(image: npt.NDArray[np.uint8], image_format: str = "png", quality: int
     picture = Image.fromarray(np.ascontiguousarray(image))
     picture.save(stream, image_format, quality=quality or best, lossless=quality is None, subsampling=0)
     return stream.getvalue()
+
+
+def write_images(
+    out_dir: Path, classes: Sequence[str], pixels: Iterable[npt.NDArray[np.uint8]], labels: Iterable[int]
+) -> list[SyntheticRow]:
+    """Write images that nobody drew from codes as PNG, each numbered within its class; returns their rows.
+
+    Args:
+        pixels: uint8 [H, W, 3] each.
+        labels: one for each image, in the order of `classes`.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    counts, rows = [0] * len(classes), list[SyntheticRow]()
+    for image, label in zip(pixels, labels, strict=True):
+        file = file_name(classes[label], label, counts[label], "png")
+        write_bytes(out_dir / file, encode(image))
+        rows.append(SyntheticRow(file, classes[label], label, counts[label]))
+        counts[label] += 1
+    return rows
 
 
 def write_manifest(out_dir: Path, header: Header, rows: Iterable[SyntheticRow]) -> None:

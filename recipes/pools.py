@@ -29,7 +29,7 @@ from finegan_aug.lineage import LINEAGE
 from finegan_aug.models.finegan import Generator
 from finegan_aug.randomness import normals, permutation, seed_for, uniforms
 from finegan_aug.synthesis import load_generator
-from finegan_aug.synthetic import MANIFEST, Header, SyntheticRow, encode, file_name, read_rows, write_manifest
+from finegan_aug.synthetic import MANIFEST, Header, read_rows, write_images, write_manifest
 from finegan_aug.synthetic_index import SOFT_LABELS, ClassPools, open_index
 from finegan_aug.trained import read_run_config
 from finegan_aug.typed import read_field
@@ -112,11 +112,7 @@ def pool_of(options: AblationOptions, config: ClassifierConfig, cell: Cell, mani
 
 def write_pool(folder: Path, classes: Sequence[str], pixels: Iterable[Pixels], labels: Iterable[int]) -> Path:
     """A set in the format of synthetic ones, of images uint8 [S, S, 3] and their labels; the manifest comes last."""
-    rows = []
-    for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-        file = file_name(classes[label], int(label), number, "png")
-        write_bytes(folder / file, encode(image))
-        rows.append(SyntheticRow(file, classes[label], int(label), number))
+    rows = write_images(folder, classes, pixels, map(int, labels))
     write_manifest(folder, Header(tuple(classes)), rows)
     return folder
 
