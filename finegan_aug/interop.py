@@ -8,9 +8,10 @@ code). Only generators were ever published.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,15 @@ from finegan_aug.config import FineGANConfig
 from finegan_aug.errors import CheckpointError
 from finegan_aug.features import load_weights
 from finegan_aug.files import sha256_file, write_bytes, write_json
+from finegan_aug.models.finegan import (
+    BackgroundDiscriminator,
+    ChildDiscriminator,
+    Generator,
+    InformationHead,
+    ParentDiscriminator,
+)
 from finegan_aug.models.game import FineGAN
+from finegan_aug.official_names import RF, background_names, generator_names, info_names, trunk_names
 from finegan_aug.provenance import IMPORTED
 from finegan_aug.restoring import load_into, named_tensors
 from finegan_aug.run_folder import run_lock
@@ -110,6 +119,85 @@ def export_official(run_dir: str | Path, out_dir: str | Path) -> list[Path]:
     return written
 
 
+class Discriminators(NamedTuple):
+    """Official discriminators in eval mode; `info` reads the child code from features of `child.trunk`."""
+
+    background: BackgroundDiscriminator
+    parent: ParentDiscriminator
+    child: ChildDiscriminator
+    info: InformationHead
+
+
+def load_official_generator(
+    source: Mapping[str, Tensor] | str | Path, child_to_parent: Sequence[int] | None = None
+) -> Generator:
+    """The generator of an official state dict, or of a file that holds one; every size comes from the shapes.
+
+    Args:
+        source: netG_*.pth or its content, with or without the prefix `module.` and the counters of batch norm.
+        child_to_parent: parent of each child code; None: equal neighbouring groups, as in official training.
+
+    Returns:
+        In eval mode, on the CPU.
+
+    Raises:
+        CheckpointError: the file is unreadable or holds other tensors, which are listed.
+        ConfigError: `child_to_parent` does not fit the codes.
+    """
+    tensors, path = _given(source)
+    config = official_config(tensors, path)
+    if child_to_parent is not None:
+        config = replace(config, child_to_parent=tuple(child_to_parent))
+    generator = Generator(config)
+    _fill(_view((generator, generator_names())), tensors, path)
+    return generator.eval()
+
+
+def load_official_discriminators(
+    background: Mapping[str, Tensor] | str | Path,
+    parent: Mapping[str, Tensor] | str | Path,
+    child: Mapping[str, Tensor] | str | Path,
+) -> Discriminators:
+    """The discriminators of official state dicts or files (netD0, netD1, netD2); every size comes from the shapes.
+
+    Raises:
+        CheckpointError: a file is unreadable or holds other tensors, which are listed.
+    """
+    given = [_given(source) for source in (background, parent, child)]
+    num_parents, num_children = (_num_codes(*one) for one in given[1:])
+    if not num_parents < num_children:
+        raise CheckpointError(
+            f"netD1 must know fewer codes than netD2, found {num_parents} and {num_children}",
+            "give netD0, netD1, netD2",
+        )
+    ndf = _first_width(*given[0])
+    config = FineGANConfig.preset("classic", ndf=ndf, num_children=num_children, num_parents=num_parents)
+    config = config.resolve(num_children)
+    patches, of_parents, of_children = (
+        BackgroundDiscriminator(config),
+        ParentDiscriminator(config),
+        ChildDiscriminator(config),
+    )
+    info = InformationHead(of_children.trunk.channels, num_children, config.d_norm)
+    views = (
+        _view((patches, background_names())),
+        _view((of_parents, trunk_names() | info_names("info.") | RF)),
+        _view((of_children, trunk_names() | RF), (info, info_names())),
+    )
+    for view, (tensors, path) in zip(views, given, strict=True):
+        _fill(view, tensors, path)
+    return Discriminators(patches.eval(), of_parents.eval(), of_children.eval(), info.eval())
+
+
+def _given(source: Mapping[str, Tensor] | str | Path) -> tuple[Tensors, Path]:
+    """Tensors without the prefix `module.`, and what to call them in an error."""
+    if isinstance(source, Mapping):
+        return {name.removeprefix("module."): tensor.detach() for name, tensor in source.items()}, Path(
+            "the state dict"
+        )
+    return read_official(Path(source)), Path(source)
+
+
 def read_official(path: Path) -> Tensors:
     """The tensors of one official file on the CPU, without the prefix `module.`; nothing in it is executed.
 
@@ -150,21 +238,24 @@ def official_config(tensors: Mapping[str, Tensor], path: Path) -> FineGANConfig:
 def official_views(game: FineGAN) -> dict[str, Tensors]:
     """File name to official name to live tensor, in the official order, for the networks of a `classic` game."""
     parts: dict[str, list[tuple[nn.Module | None, dict[str, str]]]] = {
-        "netG": [(game.generator, _generator_names())],
-        "netD0": [(game.background_d, _background_names())],
-        "netD1": [(game.parent_d, _trunk_names() | _info_names("info.") | _RF)],
-        "netD2": [(game.child_d, _trunk_names()), (game.info, _info_names()), (game.child_d, _RF)],
+        "netG": [(game.generator, generator_names())],
+        "netD0": [(game.background_d, background_names())],
+        "netD1": [(game.parent_d, trunk_names() | info_names("info.") | RF)],
+        "netD2": [(game.child_d, trunk_names()), (game.info, info_names()), (game.child_d, RF)],
     }
-    views: dict[str, Tensors] = {}
-    for file, networks in parts.items():
-        views[file] = {}
-        for network, names in networks:
-            live = network.state_dict() if network is not None else {}
-            for official, ours in names.items():
-                prefix = f"{ours}."
-                own = {name.removeprefix(prefix): t for name, t in live.items() if name.startswith(prefix)}
-                views[file] |= {f"{official}.{suffix}": tensor for suffix, tensor in own.items()}
-    return views
+    return {file: _view(*networks) for file, networks in parts.items()}
+
+
+def _view(*networks: tuple[nn.Module | None, dict[str, str]]) -> Tensors:
+    """Official name to live tensor of these networks, each with its prefixes, official to ours."""
+    view: Tensors = {}
+    for network, names in networks:
+        live = network.state_dict() if network is not None else {}
+        for official, ours in names.items():
+            prefix = f"{ours}."
+            own = {name.removeprefix(prefix): t for name, t in live.items() if name.startswith(prefix)}
+            view |= {f"{official}.{suffix}": tensor for suffix, tensor in own.items()}
+    return view
 
 
 def _fill(view: Tensors, tensors: Tensors, path: Path) -> None:
@@ -184,47 +275,8 @@ def _first_width(tensors: Tensors, path: Path) -> int:
     return len(tensors[name])
 
 
-# Official prefix to ours, in the official order; what follows (weight, bias, running_mean, ...) is alike.
-
-_RF = {"uncond_logits.0": "rf"}
-
-
-def _generator_names() -> dict[str, str]:
-    names = _code_trunk_names("h_net1_bg", "background_trunk") | {"img_net1_bg.img.0": "background_image"}
-    names |= _code_trunk_names("h_net1", "object_trunk")
-    for official, image, ours in (("h_net2", "img_net2", "parent"), ("h_net3", "img_net3", "child")):
-        names |= _pair(f"{official}.jointConv", f"{ours}.joint")
-        for r in range(2):
-            block, residual = f"{official}.residual.{r}.block", f"{ours}.residual.{r}"
-            names |= _pair(block, f"{residual}.first") | _pair(block, residual, first=3)
-        names |= _pair(f"{official}.samesample", f"{ours}.squeeze")
-        names |= {f"{image}.img.0": f"{ours}.image", f"{image}_mask.img.0": f"{ours}.mask"}
-    return names
-
-
-def _code_trunk_names(official: str, ours: str) -> dict[str, str]:
-    names = {f"{official}.fc.0": f"{ours}.linear", f"{official}.fc.1": f"{ours}.norm"}
-    for i in range(5):
-        names |= _pair(f"{official}.upsample{i + 1}", f"{ours}.ups.{i}", first=1)
-    return names
-
-
-def _background_names() -> dict[str, str]:
-    names = {f"patchgan_img_code_s16.{i}": f"trunk.{i}" for i in (0, 2, 4)}
-    return names | {"uncond_logits1.0": "aux", "uncond_logits2.0": "rf"}
-
-
-def _trunk_names() -> dict[str, str]:
-    """Trunk of the parent and of the child discriminator."""
-    names = {f"img_code_s16.{i}": f"trunk.{i}" for i in (0, 2, 3, 5, 6, 8, 9)}
-    names |= {f"img_code_s32.{i}": f"trunk.{11 + i}" for i in (0, 1)}
-    return names | {f"img_code_s32_1.{i}": f"trunk.{14 + i}" for i in (0, 1)}
-
-
-def _info_names(prefix: str = "") -> dict[str, str]:
-    """The branch that reads a code."""
-    return {"logits.0": f"{prefix}logits"} | {f"jointConv.{i}": f"{prefix}body.{i}" for i in (0, 1)}
-
-
-def _pair(official: str, ours: str, first: int = 0) -> dict[str, str]:
-    return {f"{official}.{first}": f"{ours}.conv", f"{official}.{first + 1}": f"{ours}.norm"}
+def _num_codes(tensors: Tensors, path: Path) -> int:
+    name = "logits.0.weight"
+    if name not in tensors:
+        raise CheckpointError(f"{path} must be an official discriminator with a code, found no {name}", _REMEDY)
+    return len(tensors[name])

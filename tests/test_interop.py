@@ -20,7 +20,14 @@ from finegan_aug.config import FineGANConfig
 from finegan_aug.data.toy import write_toy
 from finegan_aug.errors import CheckpointError, ConfigError
 from finegan_aug.figures import write_figures
-from finegan_aug.interop import export_official, import_official, official_views, read_official
+from finegan_aug.interop import (
+    export_official,
+    import_official,
+    load_official_discriminators,
+    load_official_generator,
+    official_views,
+    read_official,
+)
 from finegan_aug.lineage import firewall, read_lineage
 from finegan_aug.models.game import FineGAN
 from finegan_aug.synthesis import load_generator, synthesize
@@ -93,6 +100,38 @@ def test_the_imported_generator_draws_the_official_pictures(tmp_path: Path) -> N
         picture = getattr(stages, name).contiguous()
         assert picture.mean().item() == pytest.approx(numbers["mean"], rel=1e-8)
         assert picture.flatten()[[0, -1]].tolist() == pytest.approx([numbers["samples"][0], numbers["samples"][-1]])
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_official_networks_are_loaded_from_files_and_from_state_dicts(as_file: bool, tmp_path: Path) -> None:
+    """The same modules as by way of a run folder, sizes from the shapes alone."""
+    files = official_files(tmp_path)
+    sources = files if as_file else [torch.load(file, weights_only=True) for file in files]
+    generator = load_official_generator(sources[0])
+    assert not generator.training
+    run = load_generator(import_official(files[0], tmp_path / "run"))
+    z, child = torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 5, 11])
+    for ours, theirs in zip(generator(z, child), run(z, child), strict=True):
+        assert torch.equal(ours, theirs)
+    regrouped = load_official_generator(sources[0], child_to_parent=[3, 2, 1, 0] * 3)
+    assert torch.equal(regrouped(z, child).parent, generator(z, child, torch.tensor([3, 2, 0])).parent)
+    with pytest.raises(ConfigError):
+        load_official_generator(sources[0], child_to_parent=[0, 1])
+    found = load_official_discriminators(*sources[1:])
+    game = FineGAN(
+        FineGANConfig.preset("classic", width=0.125, ndf=8, z_dim=4, num_children=12, num_parents=4).resolve(12)
+    )
+    for part, tensors in zip(("netD0", "netD1", "netD2"), map(official, ("netD0", "netD1", "netD2")), strict=True):
+        for name, tensor in official_views(game)[part].items():
+            tensor.copy_(tensors[name])
+    images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    game_parent, game_child = game.parent_d.eval(), game.child_d.eval()
+    assert torch.equal(found.parent(images), game_parent(images))
+    features = found.child.trunk(images)
+    assert torch.equal(features, game_child.trunk(images))  # type: ignore[operator]
+    assert torch.equal(found.info(features), game.info.eval()(features))
+    with pytest.raises(CheckpointError, match="netD1 must know fewer codes than netD2, found 12 and 4; give netD0"):
+        load_official_discriminators(sources[1], sources[3], sources[2])
 
 
 def test_an_imported_run_is_drawn_from_and_its_sets_have_no_lineage(
