@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -86,9 +87,11 @@ def train_classifier(
     if trained_on is not None:
         content["trained_on"] = trained_on
     if (out / "config.json").exists():
-        defaults = {"classifier": ClassifierConfig().to_json()}
+        before, defaults = read_json(out / "config.json"), {"classifier": ClassifierConfig().to_json()}
+        if "trained_on" not in before and content.pop("trained_on", None) is not None:
+            warnings.warn(f"{out} does not say on which data it was trained", stacklevel=2)
         free, remedy = [f"classifier.{key}" for key in FREE], "give the options of that run, or choose another --out"
-        ensure_same_config(read_json(out / "config.json"), content, free, defaults, remedy)
+        ensure_same_config(before, content, free, defaults, remedy)
     if (out / "result.json").exists():
         return out
     with run_lock(out) if accelerator.is_main_process else contextlib.nullcontext():

@@ -95,7 +95,7 @@ _BOOL = "tag:yaml.org,2002:bool"
 class _StrictLoader(yaml.SafeLoader):
     """The safe loader without aliases, anchors and tags, and with one value per key.
 
-    `yes`, `no`, `on` and `off` are words, as in YAML 1.2: `mixed_precision: no`.
+    `yes` and `no` are words, as in YAML 1.2: `mixed_precision: no`.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012
@@ -125,7 +125,7 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_StrictLoader.add_implicit_resolver(_BOOL, re.compile("(?i:true|false)$"), list("tTfF"))
+_StrictLoader.add_implicit_resolver(_BOOL, re.compile("(?i:true|false|on|off)$"), list("tTfFoO"))
 
 
 def _one_line(error: BaseException) -> str:

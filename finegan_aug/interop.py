@@ -148,7 +148,8 @@ def load_official_generator(
     config = official_config(tensors, path)
     if child_to_parent is not None:
         config = replace(config, child_to_parent=tuple(child_to_parent))
-    generator = Generator(config)
+    with torch.random.fork_rng(devices=[]):
+        generator = Generator(config)
     _fill(_view((generator, generator_names())), tensors, path)
     return generator.eval()
 
@@ -162,6 +163,7 @@ def load_official_discriminators(
 
     Raises:
         CheckpointError: a file is unreadable or holds other tensors, which are listed.
+        ConfigError: more codes than make sense.
     """
     given = [_given(source) for source in (background, parent, child)]
     num_parents, num_children = (_num_codes(*one) for one in given[1:])
@@ -173,12 +175,10 @@ def load_official_discriminators(
     ndf = _first_width(*given[0])
     config = FineGANConfig.preset("classic", ndf=ndf, num_children=num_children, num_parents=num_parents)
     config = config.resolve(num_children)
-    patches, of_parents, of_children = (
-        BackgroundDiscriminator(config),
-        ParentDiscriminator(config),
-        ChildDiscriminator(config),
-    )
-    info = InformationHead(of_children.trunk.channels, num_children, config.d_norm)
+    with torch.random.fork_rng(devices=[]):
+        patches, of_parents = BackgroundDiscriminator(config), ParentDiscriminator(config)
+        of_children = ChildDiscriminator(config)
+        info = InformationHead(of_children.trunk.channels, num_children, config.d_norm)
     views = (
         _view((patches, background_names())),
         _view((of_parents, trunk_names() | info_names("info.") | RF)),
@@ -277,6 +277,6 @@ def _first_width(tensors: Tensors, path: Path) -> int:
 
 def _num_codes(tensors: Tensors, path: Path) -> int:
     name = "logits.0.weight"
-    if name not in tensors:
+    if name not in tensors or not tensors[name].dim():
         raise CheckpointError(f"{path} must be an official discriminator with a code, found no {name}", _REMEDY)
     return len(tensors[name])

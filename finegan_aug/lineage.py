@@ -25,6 +25,7 @@ from finegan_aug.files import JSON, read_json, write_json
 LINEAGE = "lineage.json"
 VERSION = 1
 UNLABELLED = "unlabelled"
+PHOTOGRAPHS = "photographs"  # kind of a set that shows no generated image but photographs, named by a teacher
 ROLES = (
     "gan_train",
     "gan_selection",
@@ -106,8 +107,9 @@ def check_lineage(lineage: Lineage, data_manifest: Manifest, *, checkpoint_sha25
 
     Raises:
         LeakError: 1. an image of the test split was used; 2. a labelled role outside the labelled budget, or an
-            unlabelled one outside the training part or with gan_data "s"; 3. another class order; 4. another
-            checkpoint. (The other half of rule 4, the hash of each file, is checked when a file is loaded.)
+            unlabelled one outside the training part or with gan_data "s", or a validation image among photographs that
+            a teacher named; 3. another class order; 4. another checkpoint. (The other half of rule 4, the hash of each
+            file, is checked when a file is loaded.)
     """
     if list(lineage.classes) != list(data_manifest.classes):
         raise LeakError(
@@ -116,6 +118,7 @@ def check_lineage(lineage: Lineage, data_manifest: Manifest, *, checkpoint_sha25
             "train the generator on the same scan as the classifier",
         )
     test = {image.sha256 for image in data_manifest.of("test")}
+    validation = {image.sha256 for image in data_manifest.of("val")}
     training = {image.sha256 for image in data_manifest.of("train", "val")}
     labelled = {image.sha256 for image in data_manifest.of("train", "val", labelled=True)}
     for sha256, roles in lineage.real_images.items():
@@ -125,7 +128,12 @@ def check_lineage(lineage: Lineage, data_manifest: Manifest, *, checkpoint_sha25
                 f"no test image may stand behind synthetic images, found {shown}",
                 "train the generator on the training part only",
             )
-        if _without_label(roles):
+        if lineage.generator.get("kind") == PHOTOGRAPHS and sha256 in validation:
+            raise LeakError(
+                f"no validation image may be among named photographs or have taught their teacher, found {shown}",
+                "name the photographs with the --fraction and --pair of the classifier",
+            )
+        if set(roles) == {UNLABELLED}:
             if lineage.gan_data != "u" or sha256 not in training:
                 raise LeakError(
                     f"unlabelled images must lie in the training part, with gan_data 'u', found {shown} with "
@@ -186,11 +194,6 @@ def refuse_copies(images: Iterable[Image.Image], synthetic_dir: Path, manifest: 
         f"{synthetic_dir} has no lineage: none of its images equals a test image, and nothing else is known",
         stacklevel=2,
     )
-
-
-def _without_label(roles: tuple[str, ...]) -> bool:
-    """The image was only looked at: `unlabelled`, alone or as what qualifies the training of the generator."""
-    return UNLABELLED in roles and set(roles) <= {UNLABELLED, "gan_train"}
 
 
 def _parse(content: JSON, path: Path) -> Lineage:

@@ -115,7 +115,8 @@ class SyntheticMixDataset(Dataset[Any]):
         self._seen: tuple[tuple[Transform, ...], Transform | None] | None = None
         self._steps: tuple[Transform, ...] = ()
         self._parts, self._torch_alone = parts_with_seed(None), False
-        self._pil_mode = check_first_item(real, seed, needs_pil=transform is not None or not transforms_of(self._chain))
+        needs_pil = transform is not None or not transforms_of(self._chain)
+        self._pil_mode = check_first_item(real, seed, transform, needs_pil=needs_pil)
         self._columns = self._soft_columns() if soft_labels else None
         empty = [self.classes[c] for c in np.unique(labels) if not self._pools.sizes[c]]
         if empty and (alpha > 0 or mode == "append"):
@@ -159,7 +160,7 @@ class SyntheticMixDataset(Dataset[Any]):
             steps = steps if self.transform is not None else ()  # `real` has already run its own
         else:
             image, label = self.synthetic.image(place, verify=self._verify_files), int(self._labels[index])
-            image = image if self._pil_mode == image.mode else image.convert(self._pil_mode)
+            image = image if self._pil_mode == "RGB" else image.convert(self._pil_mode)
             for target_step in transforms_of(self._chain, "target_transform"):
                 label = target_step(label)
             if self._columns is not None:
@@ -267,7 +268,7 @@ class SyntheticMixDataset(Dataset[Any]):
 
     def _soft_columns(self) -> list[int]:
         """Columns of the set's soft labels in the order of the classes."""
-        refuse_target_transform(transforms_of(self._chain, "target_transform"))
+        refuse_target_transform(transforms_of(self._inside, "target_transform"))
         _ = self.synthetic.soft_labels  # what is wrong with them is said here, not in a worker
         return self._pools.columns
 

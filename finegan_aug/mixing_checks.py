@@ -5,7 +5,13 @@ from __future__ import annotations
 from PIL import Image
 
 from finegan_aug.batch_mixing import check_alpha
-from finegan_aug.data.transforms import preserved_generators, seed_generators
+from finegan_aug.data.transforms import (
+    Transform,
+    apply_transform,
+    parts_with_seed,
+    preserved_generators,
+    seed_generators,
+)
 from finegan_aug.data.wrapped import Labels, MapDataset
 from finegan_aug.errors import ConfigError, DataError
 
@@ -26,11 +32,12 @@ def check_options(alpha: float, mode: str, per_class: int | None) -> None:
         )
 
 
-def check_first_item(real: MapDataset, seed: int, *, needs_pil: bool) -> str:
+def check_first_item(real: MapDataset, seed: int, transform: Transform | None, *, needs_pil: bool) -> str:
     """Refuse real images of another kind than the synthetic ones, as the first item shows.
 
     Returns:
-        mode of the PIL image, "RGB" where it is none.
+        the PIL mode that synthetic images need for `transform` to give them the shape of real ones: "RGB", or that of
+        grey or RGBA photographs which the transform leaves as they are.
 
     Raises:
         DataError: it is no pair, or holds no PIL image where the transform needs one.
@@ -46,7 +53,16 @@ def check_first_item(real: MapDataset, seed: int, *, needs_pil: bool) -> str:
             f"{type(item[0]).__name__}",
             "give the transform to one of the two alone: to real as its .transform, or to transform=",
         )
-    return item[0].mode if isinstance(item[0], Image.Image) else "RGB"
+    if transform is None or item[0].mode not in ("L", "LA", "RGBA"):
+        return "RGB"
+    with preserved_generators():
+        own, colour = (_shape(transform, image, seed) for image in (item[0], item[0].convert("RGB")))
+    return "RGB" if own == colour else str(item[0].mode)
+
+
+def _shape(transform: Transform, image: Image.Image, seed: int) -> tuple[int, ...] | None:
+    seed_generators(seed, parts_with_seed(transform))
+    return getattr(apply_transform(transform, image), "shape", None)
 
 
 def check_labels(labels: Labels, num_items: int, num_classes: int) -> None:

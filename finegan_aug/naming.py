@@ -16,10 +16,8 @@ from finegan_aug.output_folder import ensure_free
 from finegan_aug.samples import IMAGE_OF_CODE
 from finegan_aug.set_reader import teacher_shares
 from finegan_aug.synthetic import MANIFEST, file_name, read_rows, write_manifest
-from finegan_aug.synthetic_index import SOFT_LABELS
+from finegan_aug.synthetic_index import NAMING, SOFT_LABELS
 from finegan_aug.teacher import Taught
-
-NAMING = "naming.json"  # in a named set: hash of the teacher
 
 
 def remove_records(out_dir: Path) -> None:
@@ -54,9 +52,9 @@ def name_synthetic(
     named_by = {"named_by": taught.fitted.sha256}
     if not (out_dir / NAMING).exists():
         ensure_free(out_dir, (MANIFEST, LINEAGE), "a named set", folders=True)
+    shares, lineage = teacher_shares(codes, taught.fitted.logits, len(taught.classes)), read_lineage(codes)
     write_json(out_dir / NAMING, named_by)  # from here on the folder is ours, though it be broken off
     remove_records(out_dir)
-    shares = teacher_shares(codes, taught.fitted.logits, len(taught.classes))
     counts, named = [0] * len(taught.classes), []
     for row, label in zip(rows, shares.argmax(axis=1).tolist(), strict=True):
         name, number = taught.classes[label], counts[label]
@@ -65,16 +63,11 @@ def name_synthetic(
         scores = {**row.scores, IMAGE_OF_CODE: row.image}
         named.append(replace(row, file=file, class_name=name, label=label, image=number, scores=scores))
         counts[label] += 1
-    lineage = read_lineage(codes)
     if lineage is not None:
         known = {record.sha256 for record in taught.records if record.labelled}
-        lineage = replace(
-            taught.noted_in(lineage, "labels"),
-            classes=taught.classes,
-            gan_data="s" if known.issuperset(lineage.real_images) else lineage.gan_data,
-            fraction=fraction,
-            pair=pair,
-        )
+        lineage = taught.noted_in(lineage, "labels")
+        gan_data = "s" if known.issuperset(lineage.real_images) else lineage.gan_data
+        lineage = replace(lineage, classes=taught.classes, gan_data=gan_data, fraction=fraction, pair=pair)
         write_lineage(out_dir, lineage)
     write_array(out_dir / SOFT_LABELS, shares)
     header = replace(header, classes=taught.classes, made_with={**header.made_with, **named_by}, filter=None)

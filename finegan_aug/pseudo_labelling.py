@@ -15,11 +15,11 @@ from finegan_aug.config import Knowledge
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.errors import DataError
 from finegan_aug.files import write_json
-from finegan_aug.lineage import LINEAGE, Lineage, write_lineage
-from finegan_aug.naming import NAMING, remove_records
+from finegan_aug.lineage import LINEAGE, PHOTOGRAPHS, Lineage, write_lineage
+from finegan_aug.naming import remove_records
 from finegan_aug.output_folder import ensure_free
 from finegan_aug.synthetic import MANIFEST, Header, write_images, write_manifest
-from finegan_aug.synthetic_index import SOFT_LABELS
+from finegan_aug.synthetic_index import NAMING, SOFT_LABELS
 from finegan_aug.teacher import Taught, square_images
 from finegan_aug.teaching import answers_of_others, fit_teacher
 
@@ -72,9 +72,6 @@ def pseudo_label(
     labels = torch.tensor([record.label for record in known] + [-1] * len(unknown))
     classes = len(manifest.classes)
     fitted = fit_teacher(teacher, images, labels, num_classes=classes, seed=seed, kimg=teacher_kimg)
-    named_by = {"named_by": fitted.sha256}
-    write_json(out_dir / NAMING, named_by)  # from here on the folder is ours, though it be broken off
-    remove_records(out_dir)
     shown, own = images[len(known) :], labels[: len(known)]
     shares = fitted.logits(shown).softmax(dim=1).float().cpu() if unknown else torch.zeros(0, classes)
     named = shares.argmax(dim=1).tolist()
@@ -83,6 +80,9 @@ def pseudo_label(
         others = answers_of_others(teacher, seen, own, num_classes=classes, seed=seed, kimg=teacher_kimg)
         shown, named = images, own.tolist() + named
         shares = torch.cat([0.5 * F.one_hot(own, classes) + 0.5 * others, shares])
+    named_by = {"named_by": fitted.sha256}
+    write_json(out_dir / NAMING, named_by)  # from here on the folder is ours, though it be broken off
+    remove_records(out_dir)
     taught = Taught(fitted, manifest.classes, [*known, *unknown], images, teacher == "packaged")
     write_lineage(out_dir, taught.noted_in(_nobody(manifest, fitted.sha256, fraction, pair), "labels"))
     rows = write_images(out_dir, manifest.classes, shown.permute(0, 2, 3, 1).numpy(), named)
@@ -97,7 +97,7 @@ def _nobody(manifest: Manifest, teacher_sha256: str, fraction: float | None, pai
         real_images={},
         classes=manifest.classes,
         data_manifest_sha256=manifest.sha256,
-        generator={"kind": "photographs", "checkpoint_sha256": teacher_sha256},
+        generator={"kind": PHOTOGRAPHS, "checkpoint_sha256": teacher_sha256},
         labels="discovered",
         gan_data="u",
         fraction=fraction,

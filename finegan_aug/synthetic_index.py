@@ -42,6 +42,7 @@ from finegan_aug.synthetic_rows import (
 
 START, END, LABEL, IMAGE, KEPT = range(5)  # columns of the index
 SOFT_LABELS = "soft_labels.npy"
+NAMING = "naming.json"  # in a set whose images a teacher named: its hash
 
 
 class SyntheticIndex:
@@ -184,11 +185,13 @@ def open_index(out_dir: str | Path) -> SyntheticIndex:
     """Open a synthetic set; nothing per image is read when its index fits its manifest.
 
     Raises:
-        DataError: no manifest and no class folders, or a line of the manifest is wrong.
+        DataError: no manifest and no class folders, a naming that was broken off, or a wrong line of the manifest.
     """
     root = Path(out_dir).absolute()
     manifest = root / MANIFEST
     file = open_manifest(manifest)
+    if file is None and (root / NAMING).exists():
+        raise DataError(f"{root} holds images whose naming was broken off", "run the command that names them again")
     if file is None:
         header, rows = list_folder(root)
         stream = io.BytesIO(b"".join(map(row_line, rows)))

@@ -83,12 +83,17 @@ def teach(
     """
     lineage = read_lineage(synthetic)
     # a generator that saw the labelled budget alone keeps its claim only if its filter sees no more
-    labelled = None if lineage is None or lineage.gan_data == "u" else True
-    records = manifest.of("train", labelled=labelled)
+    records = manifest.of("train", labelled=True if lineage is not None and _saw_alone(lineage, manifest) else None)
     images = shown_images(synthetic, manifest, records, boxes)
     labels = torch.tensor([record.label if record.labelled else -1 for record in records])
     fitted = fit_teacher(teacher, images, labels, num_classes=len(manifest.classes), seed=seed, kimg=teacher_kimg)
     return Taught(fitted, manifest.classes, records, images, teacher == "packaged")
+
+
+def _saw_alone(lineage: Lineage, manifest: Manifest) -> bool:
+    """Whether nothing but labelled images of this manifest stands behind a set."""
+    known = {record.sha256 for record in manifest.of("train", labelled=True)}
+    return lineage.gan_data == "s" or (bool(lineage.real_images) and known.issuperset(lineage.real_images))
 
 
 def filter_taught(

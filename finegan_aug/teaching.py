@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from finegan_aug.config import Knowledge
@@ -60,7 +61,7 @@ def answers_of_others(
     """What teachers say of the very images whose labels are known: shares of the classes, float32 [N, C].
 
     A teacher that judges the images it learned from is sure of them all. So each fifth is judged by a teacher of the
-    other four.
+    other four. Where these hold no image of a class, or of one class alone, its own label is all that can be said.
 
     Args:
         knowledge, kimg: see `fit_teacher`.
@@ -70,14 +71,17 @@ def answers_of_others(
 
     Raises:
         ConfigError: the package is not installed.
-        DataError: four fifths are too few, see `fit_classifier` and `fit_probe`.
+        DataError: see `fit_classifier` and `fit_probe`.
     """
     fold = torch.empty(len(labels), dtype=torch.int64)
     fold[torch.from_numpy(permutation(seed, len(labels)))] = torch.arange(len(labels)) % FOLDS
-    shares = torch.empty(len(labels), num_classes)
-    for number in range(min(FOLDS, len(labels))):
-        asked = fold == number
-        known = torch.where(asked, -1, labels)
+    shares = F.one_hot(labels, num_classes).float()
+    for number in range(FOLDS):
+        others = torch.unique(labels[fold != number])
+        asked = (fold == number) & torch.isin(labels, others)
+        if len(others) < 2 or not bool(asked.any()):
+            continue
+        known = torch.where(fold == number, -1, labels)
         taught = fit_teacher(knowledge, images, known, num_classes=num_classes, seed=seed, kimg=kimg)
         shares[asked] = taught.logits(images[asked]).softmax(1).cpu()
     return shares

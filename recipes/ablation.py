@@ -125,7 +125,7 @@ def main(argv: Sequence[str]) -> None:
     config = build(ClassifierConfig, written)
     saved = options.out / "manifest.jsonl"
     # Without a word about the photographs those of the folder are meant; others are refused with all else that differs.
-    manifest = load(data if data or not saved.exists() else {"data": saved})
+    manifest = load(data if "data" in data or not saved.exists() else {"data": saved})
     print(f"{run_ablation(options, config, manifest)}; now: finegan-aug report {options.out}")
 
 

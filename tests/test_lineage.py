@@ -54,6 +54,20 @@ def test_a_test_image_behind_the_set_is_refused(manifest: Manifest) -> None:
             check_lineage(bad, manifest)
 
 
+@pytest.mark.parametrize("role", ["unlabelled", "filter_teacher"])
+def test_validation_images_are_not_among_named_photographs(manifest: Manifest, role: str) -> None:
+    held_out = sha(manifest, 1)
+    drawn = lineage(manifest, held_out, role=role, gan_data="u")
+    check_lineage(drawn, manifest)  # a generator may have seen them
+    named = replace(drawn, generator={"kind": "photographs", "checkpoint_sha256": "c" * 64})
+    with pytest.raises(LeakError) as caught:
+        check_lineage(named, manifest)
+    assert str(caught.value) == (
+        f"no validation image may be among named photographs or have taught their teacher, found image {held_out[:12]} "
+        f"({role}); name the photographs with the --fraction and --pair of the classifier"
+    )
+
+
 @pytest.mark.parametrize("role", ["gan_train", "code_map", "filter_teacher", "extractor_train"])
 @pytest.mark.fault("leaks: sets with a leak behind them, refused")
 def test_a_label_outside_the_budget_is_refused(manifest: Manifest, role: str) -> None:
@@ -69,7 +83,9 @@ def test_a_label_outside_the_budget_is_refused(manifest: Manifest, role: str) ->
 def test_unlabelled_images_pass_only_where_they_are_declared(manifest: Manifest) -> None:
     seen = sha(manifest, 3)
     check_lineage(lineage(manifest, seen, role="unlabelled", gan_data="u"), manifest)
-    check_lineage(lineage(manifest, seen, role="unlabelled", gan_data="u").with_role("gan_train", [seen]), manifest)
+    trained = lineage(manifest, seen, role="unlabelled", gan_data="u").with_role("gan_train", [seen])
+    with pytest.raises(LeakError, match="must lie in the labelled budget"):  # its label told the generator its class
+        check_lineage(trained, manifest)
     for bad in (
         lineage(manifest, seen, role="unlabelled", gan_data="s"),
         lineage(manifest, "e" * 64, role="unlabelled", gan_data="u"),

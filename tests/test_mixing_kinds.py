@@ -28,6 +28,7 @@ from finegan_aug import SyntheticMix, SyntheticMixDataset
 from finegan_aug.data.folder import scan
 from finegan_aug.errors import DataError
 from finegan_aug.files import read_json
+from finegan_aug.synthetic import read_rows
 
 torch.set_num_threads(1)
 TO_TENSOR = v2.PILToTensor()
@@ -70,6 +71,24 @@ def test_joined_folders_of_other_classes_are_refused(real: Path, synthetic: Path
     assert str(caught.value) == (
         "all parts of a ConcatDataset must have the same classes, found ['ant', 'bee', 'cat'] and ['bee', 'cat']; "
         "give every part a folder for each class, an empty one where it has no image"
+    )
+
+
+def test_a_part_that_names_no_class_takes_those_of_the_others(real: Path, synthetic: Path) -> None:
+    nameless: Any = Pictures()
+    nameless.classes = None
+    mixed = SyntheticMixDataset(ConcatDataset([nameless, ImageFolder(real)]), synthetic)
+    assert mixed.classes == list(CLASSES)
+
+
+def test_parts_with_other_target_transforms_are_refused(real: Path, synthetic: Path) -> None:
+    """A synthetic item got the label that the first part would have given it."""
+    parts = [ImageFolder(real), ImageFolder(real, target_transform=lambda label: label + 10)]
+    with pytest.raises(DataError) as caught:
+        SyntheticMixDataset(ConcatDataset(parts), synthetic)
+    assert str(caught.value) == (
+        "all parts of a ConcatDataset must have one target_transform, found several; "
+        "give it to the mix as target_transform="
     )
 
 
@@ -175,6 +194,33 @@ def test_synthetic_images_take_the_mode_of_real_ones(mode: str, channels: int, s
     mixed = SyntheticMixDataset(Pictures(mode), synthetic, alpha=0.5, transform=TO_TENSOR)
     shapes = {batch[0].shape for batch in DataLoader(mixed, batch_size=10)}
     assert shapes == {torch.Size([10, channels, 16, 16])}
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1"])
+def test_a_first_photograph_without_colours_takes_none_from_synthetic_images(mode: str, synthetic: Path) -> None:
+    """Where the transform makes colours of them, photographs may be of any mode."""
+
+    class Mixed(Pictures):
+        def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
+            image, label = super().__getitem__(index)
+            return (image if index else image.convert(mode)), label
+
+    in_colour = v2.Compose([v2.Lambda(lambda image: image.convert("RGB")), TO_TENSOR])
+    mixed = SyntheticMixDataset(Mixed(), synthetic, alpha=1.0, transform=in_colour)
+    shown = [synthetic / row.file for row in read_rows(synthetic)[1]]
+    drawn = {TO_TENSOR(Image.open(path)).numpy().tobytes() for path in shown}
+    assert all(mixed[index][0].numpy().tobytes() in drawn for index in range(30))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[n % 3 for n in range(30)], np.array([n % 3 for n in range(30)], dtype=object), [str(n % 3) for n in range(30)]],
+)
+def test_labels_of_any_kind_that_are_numbers_are_found(labels: Any, synthetic: Path) -> None:
+    pictures: Any = Pictures()
+    pictures.targets = labels
+    pictures.samples = None
+    assert SyntheticMixDataset(pictures, synthetic).targets == [number % 3 for number in range(30)]
 
 
 def test_a_list_of_names_is_not_taken_for_labels(synthetic: Path) -> None:

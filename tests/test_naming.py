@@ -18,11 +18,12 @@ from untrained_run import untrained_run
 from finegan_aug import SyntheticMixDataset, naming
 from finegan_aug.cli import main
 from finegan_aug.config import FineGANConfig
+from finegan_aug.data.budget import budget
 from finegan_aug.data.manifest import Manifest, write_manifest
 from finegan_aug.errors import ConfigError, DataError, LeakError
 from finegan_aug.files import link_file, read_json
 from finegan_aug.filtering import filter_synthetic
-from finegan_aug.lineage import Lineage, read_lineage, write_lineage
+from finegan_aug.lineage import Lineage, check_lineage, read_lineage, write_lineage
 from finegan_aug.naming import name_synthetic
 from finegan_aug.packaged import packaged_sha256
 from finegan_aug.run_evaluation import evaluate_run
@@ -201,6 +202,23 @@ def test_the_verbs_make_a_labelled_set_of_codes_and_mix_it(
     assert lineage is not None
     assert lineage.gan_data == ("u" if share else "s")  # every photograph behind it is in the whole budget
     assert (tmp_path / "classifier" / "result.json").exists()
+
+
+def test_a_generator_of_the_labelled_photographs_alone_and_its_teacher_stay_with_them(
+    tmp_path: Path, toy_data: Manifest
+) -> None:
+    """The other photographs of the scan, which nobody needs here, would make the set one that saw unlabelled images."""
+    half = budget(toy_data, 0.5, pair=0, validation_share=0, unlabelled="keep")
+    alone = replace(half, images=tuple(image for image in half.images if image.split != "train" or image.labelled))
+    config = tiny_config(labels="discovered", boxes="none", num_children=6).resolve(len(toy_data.classes))
+    run = untrained_run(tmp_path / "run", config, alone)
+    codes = synthesize(run, tmp_path / "codes", per_class=2, by_code=True)
+    named = name_synthetic(codes, tmp_path / "named", teach(codes, half, boxes="none", teacher_kimg=0.1))
+    lineage = read_lineage(named)
+    assert lineage is not None
+    assert lineage.gan_data == "s"
+    assert set(lineage.real_images) == {record.sha256 for record in half.of("train", labelled=True)}
+    check_lineage(lineage, half)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from tiny_runs import assert_same_run, command_line, files
 
 from finegan_aug.cli import main
 from finegan_aug.errors import CheckpointError, ConfigError, LeakError
+from finegan_aug.files import read_json, write_json
 from finegan_aug.run_folder import run_lock
 from finegan_aug.synthesis import synthesize
 from finegan_aug.synthetic import read_rows, write_manifest
@@ -191,6 +192,10 @@ def test_a_run_folder_of_other_data_is_refused_instead_of_its_old_result_being_t
         with pytest.raises(CheckpointError, match=r"belongs to another configuration \(trained_on\.") as caught:
             train_classifier([*line, *changed])
         assert caught.value.remedy == "give the options of that run, or choose another --out"
+    kept = read_json(tmp_path / "run" / "config.json")
+    write_json(tmp_path / "run" / "config.json", {name: kept[name] for name in ("classifier", "classes")})
+    with pytest.warns(UserWarning, match="run does not say on which data it was trained"):
+        train_classifier(line)  # a folder from before it did
     mix = [*line[:-1], str(tmp_path / "mixed"), "--synthetic", str(synthetic), "--alpha", "0.5"]
     train_classifier(mix)
     with pytest.raises(CheckpointError, match=r"\(trained_on.alpha: 0.5 -> 0.4\)"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_sets import CLASSES, colour_logits, real_folder, synthetic_folder
+from small_sets import CLASSES, colour_logits, picture, real_folder, synthetic_folder
 from torch import Tensor
 
 from classifier.data import SquareImages
@@ -25,8 +25,9 @@ from finegan_aug.mixing import SyntheticMixDataset
 from finegan_aug.naming import name_synthetic
 from finegan_aug.pseudo_labelling import pseudo_label
 from finegan_aug.synthetic import read_rows
-from finegan_aug.synthetic_index import SOFT_LABELS
+from finegan_aug.synthetic_index import SOFT_LABELS, open_index
 from finegan_aug.teacher import Taught
+from finegan_aug.teaching import answers_of_others
 from recipes.train_classifier import main as train_classifier
 
 torch.set_num_threads(1)
@@ -62,8 +63,6 @@ def taught(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 def heap(root: Path) -> Path:
     """Nine photographs of no known class: the colours of the first, of the second and of the third class in turns."""
-    from small_sets import picture
-
     root.mkdir()
     for number in range(9):
         Image.fromarray(picture(number % 3, 100 + number)).save(root / f"{number}.png")
@@ -134,7 +133,7 @@ def test_a_set_with_test_images_of_another_split_is_refused(photos: Path, tmp_pa
 def test_a_set_that_was_named_with_other_labels_is_refused(photos: Path, tmp_path: Path, taught: list[Tensor]) -> None:
     manifest = scan(photos)
     named = pseudo_label(budget(manifest, 0.5, pair=1, unlabelled="keep"), tmp_path / "named", side_px=12)
-    other = budget(manifest, 0.5, pair=0, unlabelled="keep")
+    other = budget(manifest, 0.5, pair=0, validation_share=0, unlabelled="keep")
     with pytest.raises(LeakError, match="must lie in the labelled budget of"):
         SyntheticMixDataset(SquareImages(other, other.of("train", labelled=True), 16), named, data_manifest=other)
 
@@ -264,6 +263,54 @@ def test_labelled_photographs_alone_are_named_and_trained_on(
     )
     train_classifier(["--data", str(photos), "--out", str(tmp_path / "run"), *settings.split()])
     assert "validation accuracy" in capsys.readouterr().out
+
+
+def test_a_class_of_one_photograph_keeps_its_own_label(tmp_path: Path) -> None:
+    """No teacher of the others knows its class: half of a label from there would be wrong for certain."""
+    images = torch.from_numpy(
+        np.stack([picture(label, n) for label, n in [*((0, n) for n in range(6)), (1, 0), (1, 1)]])
+    )
+    images = images.permute(0, 3, 1, 2)
+    for labels in (torch.tensor([0] * 6 + [1] * 2), torch.tensor([0] * 7 + [1]), torch.tensor([0] * 8)):
+        shares = answers_of_others("own", images, labels, num_classes=2, seed=0, kimg=0.05)
+        assert torch.allclose(shares.sum(1), torch.ones(8))
+        if int(labels.sum()) < 2:
+            assert shares[-1].tolist() == torch.eye(2)[labels[-1]].tolist()
+    assert answers_of_others("own", images[:1], labels[:1], num_classes=2, seed=0, kimg=0.05).tolist() == [[1.0, 0.0]]
+
+
+def test_what_fails_leaves_the_set_that_was_there(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = budget(scan(photos), 0.5, pair=0, unlabelled="keep")
+    monkeypatch.setattr(pseudo_labelling, "fit_teacher", lambda *_, **__: Colours())
+    out = pseudo_label(half, tmp_path / "named", side_px=16)
+    before = read_rows(out), read_lineage(out)
+
+    def fails(*_: object, **__: object) -> Tensor:
+        raise DataError("too few", "label more")
+
+    monkeypatch.setattr(pseudo_labelling, "answers_of_others", fails)
+    with pytest.raises(DataError, match="too few"):
+        pseudo_label(half, out, side_px=16, with_labelled=True)
+    assert (read_rows(out), read_lineage(out)) == before
+
+
+def test_a_naming_that_was_broken_off_is_no_folder_of_images(
+    photos: Path, tmp_path: Path, taught: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = budget(scan(photos), 0.5, pair=0, unlabelled="keep")
+    out = pseudo_label(half, tmp_path / "named", side_px=16)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pseudo_labelling, "write_manifest", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pseudo_label(half, out, side_px=16)
+    with pytest.raises(DataError) as caught:
+        open_index(out)
+    assert str(caught.value) == f"{out} holds images whose naming was broken off; run the command that names them again"
 
 
 def test_the_side_is_a_number_of_pixels(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ object with the same attributes: `.targets` or `.samples`, `.classes` or `.class
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -36,8 +37,9 @@ def labels_of(dataset: Any) -> Labels:
     """
     for name in ("targets", "labels", "_labels"):
         found = getattr(dataset, name, None)
-        if found is not None and not callable(found) and (values := np.asarray(found)).dtype.kind in "iuf":  # no names
-            return values.astype(np.int64)
+        if found is not None and not callable(found):
+            with contextlib.suppress(TypeError, ValueError):  # names of the classes, say
+                return np.asarray(found, dtype=np.int64)
     for name in ("samples", "_samples"):
         found = getattr(dataset, name, None)
         if found is not None:
@@ -59,7 +61,8 @@ def classes_of(dataset: Any) -> tuple[str, ...] | None:
     """Class names in the order of their labels, or None where nothing names them.
 
     Raises:
-        DataError: the parts of a `ConcatDataset` name other classes, so that one label means two of them.
+        DataError: the parts of a `ConcatDataset` name other classes, so that one label means two of them, or have other
+            target transforms.
     """
     found = getattr(dataset, "classes", None)
     if isinstance(found, list | tuple):
@@ -68,14 +71,19 @@ def classes_of(dataset: Any) -> tuple[str, ...] | None:
     if isinstance(numbers, dict):
         return tuple(sorted(numbers, key=numbers.__getitem__))
     if parts := getattr(dataset, "datasets", None):
-        first, *others = map(classes_of, parts)
-        if odd := [names for names in others if names != first]:
+        named = [names for names in map(classes_of, parts) if names is not None]
+        if odd := [names for names in named if names != named[0]]:
             raise DataError(
-                f"all parts of a {_kind(dataset)} must have the same classes, found {_listed(first)} and "
-                f"{_listed(odd[0])}",
+                f"all parts of a {_kind(dataset)} must have the same classes, found {list(named[0])} and "
+                f"{list(odd[0])}",
                 "give every part a folder for each class, an empty one where it has no image",
             )
-        return first
+        if len({transforms_of(chain_of(part), "target_transform") for part in parts}) > 1:
+            raise DataError(
+                f"all parts of a {_kind(dataset)} must have one target_transform, found several",
+                "give it to the mix as target_transform=",
+            )
+        return named[0] if named else None
     inner = _inner(dataset)
     return None if inner is None else classes_of(inner)
 
@@ -131,10 +139,6 @@ def _inner(dataset: Any) -> Any:
         return dataset.datasets[0]
     inner = getattr(dataset, "dataset", None)
     return getattr(dataset, "reader", None) if inner is None else inner
-
-
-def _listed(classes: tuple[str, ...] | None) -> str:
-    return "none" if classes is None else str(list(classes))
 
 
 def _kind(dataset: object) -> str:
