@@ -41,7 +41,7 @@ class AblationOptions:
     out: Path  # experiment folder; if it holds the same experiment, that goes on
     fractions: tuple[float, ...] = (0.1, 0.5, 1.0)  # shares of the training images whose labels may be used
     pairs: int = 3  # repetitions; the verdict needs at least 3
-    arms: tuple[str, ...] = ("R1", "R2", "S1", "S3")  # of R1, R2, D2, R5, S1, S3, S4, C0, N0, P0
+    arms: tuple[str, ...] = ("R1", "R2", "S1", "S3")  # of R1, R2, D2, R5, D5, S1, S3, S4, C0, N0, P0
     models: tuple[str, ...] = ("mobilenetv3_small_100",)  # timm names
     alpha: float | None = None  # share of the real images replaced (default: 0.5, 0.4, 0.2 by fraction)
     alpha_grid: tuple[float, ...] = ()  # choose alpha among these on a validation share of the budget, against 0
@@ -70,11 +70,13 @@ class AblationOptions:
             raise ConfigError("fractions, models and arms must not be empty", "leave them out for the defaults")
         if wrong := sorted(set(self.arms) - set(ARMS)):
             raise ConfigError(f"arms must be among {', '.join(ARMS)}, found {', '.join(wrong)}", "correct --arms")
-        if "R5" in self.arms and self.gan_data == "s":
+        for arm in {"R5", "D5"} & {*self.arms} if self.gan_data == "s" else ():
             raise ConfigError(
-                "R5 is the control of a generator that also saw unlabelled images, found gan_data s",
-                "use --gan-data u, or leave R5 out of --arms",
+                f"{arm} is the control of a generator that also saw unlabelled images, found gan_data s",
+                f"use --gan-data u, or leave {arm} out of --arms",
             )
+        if "D5" in self.arms and not self.soft_labels:
+            raise ConfigError("D5 needs soft labels, found none", "add --soft-labels, or leave D5 out of --arms")
         if bad := [a for a in (*self.alpha_grid, self.alpha or 0.0) if not 0 <= a <= 1]:
             raise ConfigError(f"alpha must lie in [0, 1], found {bad[0]:g}", "use a share such as 0.4")
         for name in ("drop_lowest_confidence", "drop_outliers"):

@@ -8,8 +8,9 @@ S1 a synthetic one; S3 a synthetic one that passed the filters; S4 a real object
 C0 as S3 with alpha 1 to the last step: synthetic images alone
 N0 a copy of a real one (the null); P0 a synthetic one of any class (the poison, which must hurt)
 
-D2 is R2 on labels that are half a teacher's: what the teacher taught the others, without any image of theirs. Budget,
-initial weights, order and draws are those of the pair in every arm.
+D2 is R2 on labels that are half a teacher's: what the teacher taught the others, without any image of theirs. D5 is D2
+and R5 together: every photograph under the teacher's probabilities, those with a label under half of each, to the last
+step. Budget, initial weights, order and draws are those of the pair in every arm.
 """
 
 from __future__ import annotations
@@ -37,9 +38,16 @@ from finegan_aug.typed import read_field
 from recipes.distilled import Distilled
 from recipes.workers import each
 
-ARMS = ("R1", "R2", "D2", "R5", "S1", "S3", "S4", "C0", "N0", "P0")
+ARMS = ("R1", "R2", "D2", "R5", "D5", "S1", "S3", "S4", "C0", "N0", "P0")
 REAL_ONLY = ("R1", "R2", "D2")  # the arms without alpha
-NAMED = ("R5", "S1", "S3", "C0")  # the arms whose pools a teacher has named or judged, so that they have soft labels
+NAMED = (
+    "R5",
+    "D5",
+    "S1",
+    "S3",
+    "C0",
+)  # the arms whose pools a teacher has named or judged, so that they have soft labels
+REPLACED = ("C0", "D5")  # the arms with alpha 1 to the last step
 SYNTHETIC = ("S1", "S3", "S4", "C0", "P0")  # the arms with something generated, whose lineage is checked
 
 
@@ -74,14 +82,14 @@ class Cell:
 
 
 def cell_config(cell: Cell, config: ClassifierConfig) -> ClassifierConfig:
-    """Settings of the cell: its model, the seed of its pair, its augmentation; C0 has no last part without pool."""
+    """Settings of the cell: model, seed of its pair, augmentation; what replaces all has no last part without pool."""
     if cell.arm not in ARMS:
         raise ConfigError(f"an arm must be one of {', '.join(ARMS)}, found {cell.arm!r}", "correct --arms")
     seed = seed_for(config.seed, "pair", cell.pair)
     config = replace(config, model=cell.model, seed=seed, augment=cell.augment or config.augment)
     if cell.arm == "R1":
         return replace(config, augment="flip-crop", mixup=0.0, cutmix=0.0)
-    return replace(config, real_only_share=0.0) if cell.arm == "C0" else config
+    return replace(config, real_only_share=0.0) if cell.arm in REPLACED else config
 
 
 def train_cell(out: Path, cell: Cell, config: ClassifierConfig) -> Path:

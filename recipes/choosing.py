@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from classifier.config import Augment, ClassifierConfig
 from finegan_aug.files import JSON, read_json, write_json
-from recipes.arms import REAL_ONLY, Cell, run_cells, train_candidate, validation_accuracy
+from recipes.arms import REAL_ONLY, REPLACED, Cell, run_cells, train_candidate, validation_accuracy
 
 if TYPE_CHECKING:
     from recipes.ablation import AblationOptions
@@ -33,7 +33,7 @@ def settle(options: AblationOptions, config: ClassifierConfig, cells: Sequence[C
 
 def arm_alpha(arm: str, alpha: float) -> float:
     """The share that an arm replaces where the others replace `alpha`."""
-    if arm == "C0":
+    if arm in REPLACED:
         return 1.0
     return 0.0 if arm in REAL_ONLY else alpha
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -34,7 +35,7 @@ from finegan_aug.synthetic_index import SOFT_LABELS, ClassPools, open_index
 from finegan_aug.trained import read_run_config
 from finegan_aug.typed import read_field
 from recipes.arms import Cell, budget_images, square_px
-from recipes.distilled import ANSWERS, write_answers
+from recipes.distilled import ANSWERS, Distilled, write_answers
 from recipes.sets import PHOTOGRAPHS, generator_folder, read_generator
 from recipes.workers import each
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from recipes.ablation import AblationOptions
     from recipes.sets import Prepare
 
-OF_A_GENERATOR = ("D2", "R5", "S1", "S3", "S4", "C0", "P0")  # arms that need one
+OF_A_GENERATOR = ("D2", "R5", "D5", "S1", "S3", "S4", "C0", "P0")  # arms that need one
 KIND = {"S1": "all", "S3": "filtered", "C0": "filtered"}  # arms that take a synthetic set as it is
 BLOCK = 32  # backgrounds drawn at once; the number of the image alone decides its pixels
 
@@ -90,13 +91,16 @@ def pool_of(options: AblationOptions, config: ClassifierConfig, cell: Cell, mani
         return sets / KIND[cell.arm]
     if cell.arm in ("R1", "R2"):
         return None
-    if (folder / MANIFEST).exists() or (folder / ANSWERS).exists():
+    if (folder / (ANSWERS if cell.arm == "D2" else MANIFEST)).exists():
         return folder
     run_dir, side_px = generator_folder(options.sets, cell.budget), square_px(config.resolution)
-    if cell.arm == "D2":
+    if cell.arm in ("D2", "D5"):
         seed, kimg = seed_for(config.seed, "fold", cell.draw), options.teacher_kimg
-        generator = read_generator(options.generator)
-        return write_answers(folder, sets / "all", manifest, generator, teacher_kimg=kimg, seed=seed)
+        write_answers(folder, sets / "all", manifest, read_generator(options.generator), teacher_kimg=kimg, seed=seed)
+        if cell.arm == "D2":
+            return folder
+        _, known = budget_images(options.out, cell, ("train", "val"), config.resolution)
+        return _all_photographs(folder, known, sets / PHOTOGRAPHS, manifest, side_px)
     if cell.arm == "R5":
         return _named_by_teacher(options, folder, run_dir / "labels.json", sets / PHOTOGRAPHS, manifest, side_px)
     if cell.arm == "P0":
@@ -173,6 +177,20 @@ def _named_by_teacher(
         write_array(folder / SOFT_LABELS, shares[named])
     photographs = SquareImages(manifest, [records[place] for place in named], side_px)
     return write_pool(folder, manifest.classes, photographs.pixels, [labels[place] for place in named])
+
+
+def _all_photographs(folder: Path, known: SquareImages, answers: Path, manifest: Manifest, side_px: int) -> Path:
+    """Every photograph of the training part, those with a label first: half of theirs, half what teachers of others
+    say (`distilled`). The others under what the teacher of the sets says, `answers`.
+    """
+    records = manifest.of("train")
+    shape, everyone = (len(records), len(manifest.classes)), np.ones(len(records), dtype=bool)
+    shares = read_shares(answers, shape, everyone, "make the sets with this version, or leave D5 out of --arms")
+    unknown = np.array([not record.labelled for record in records])
+    rest = SquareImages(manifest, [record for record in records if not record.labelled], side_px)
+    write_array(folder / SOFT_LABELS, np.concatenate([Distilled(known, folder).shares.numpy(), shares[unknown]]))
+    labels = [*known.targets, *shares[unknown].argmax(axis=1).tolist()]
+    return write_pool(folder, manifest.classes, chain(known.pixels, rest.pixels), labels)
 
 
 def _noted_labels(path: Path, count: int, num_classes: int) -> list[int]:

@@ -29,7 +29,7 @@ from recipes.sets import prepare_synthetic, read_generator
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
-TRAINED = tuple(arm for arm in ARMS if arm not in ("D2", "S4"))  # no teacher is trained here; no image has a mask
+TRAINED = tuple(arm for arm in ARMS if arm not in ("D2", "D5", "S4"))  # no teacher is trained here; no image has a mask
 
 
 @pytest.fixture(scope="module")
@@ -217,12 +217,21 @@ def test_one_budget_serves_all_pairs_unless_each_has_a_generator(tmp_path: Path)
     [
         (
             {"arms": ("R1", "S9")},
-            "arms must be among R1, R2, D2, R5, S1, S3, S4, C0, N0, P0, found S9; correct --arms",
+            "arms must be among R1, R2, D2, R5, D5, S1, S3, S4, C0, N0, P0, found S9; correct --arms",
         ),
         (
             {"arms": ("R2", "R5"), "gan_data": "s"},
             "R5 is the control of a generator that also saw unlabelled images, found gan_data s; "
             "use --gan-data u, or leave R5 out of --arms",
+        ),
+        (
+            {"arms": ("R2", "D5"), "gan_data": "s", "soft_labels": True},
+            "D5 is the control of a generator that also saw unlabelled images, found gan_data s; "
+            "use --gan-data u, or leave D5 out of --arms",
+        ),
+        (
+            {"arms": ("R2", "D5")},
+            "D5 needs soft labels, found none; add --soft-labels, or leave D5 out of --arms",
         ),
         (
             {"alpha": 0.2, "alpha_grid": (0.4,)},

@@ -44,7 +44,7 @@ SETTINGS = """train:
   total_kimg: 0.04
   precision: fp32
 """
-ARMS = ("R1", "R2", "D2", "R5", "S1", "S3")
+ARMS = ("R1", "R2", "D2", "R5", "D5", "S1", "S3")
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +158,27 @@ def test_d2_differs_from_r2_in_its_labels_alone(finished: Path) -> None:
     assert not all(torch.equal(plain[name], halved[name]) for name in plain)
 
 
+def test_d5_is_every_photograph_under_the_answers_of_d2_and_r5(finished: Path) -> None:
+    rows = {(row["arm"], row["pair"]): row for row in read_json(finished / "rows.json")["rows"]}
+    assert (rows["D5", 0]["alpha"], rows["D5", 0]["pool"], rows["D5", 0]["lineage"]) == (1.0, 40, None)
+    assert read_json(finished / "cells" / f"0.5-D5-{MODEL}-0" / "config.json")["classifier"]["real_only_share"] == 0
+    drawn = read_manifest(finished / "budgets" / "0.5-0.jsonl")
+    everyone, outside = (open_index(finished / "pools" / f"{arm}-0.5-0") for arm in ("D5", "R5"))
+    known = SquareImages(drawn, drawn.of("train", "val", labelled=True), 30)
+    halves = Distilled(known, finished / "pools" / "D2-0.5-0").shares.numpy()
+    np.testing.assert_array_equal(everyone.soft_labels, np.concatenate([halves, outside.soft_labels]))
+    assert [everyone.row(entry).label for entry in range(20)] == known.targets
+    for entry, record in enumerate(known.pixels):
+        assert np.array_equal(np.asarray(everyone.image(entry)), record)
+    for entry in range(20):
+        assert np.array_equal(np.asarray(everyone.image(20 + entry)), np.asarray(outside.image(entry)))
+
+
 def test_the_report_contrasts_the_synthetic_arm_with_both_controls_of_the_teacher(finished: Path) -> None:
     write_report(finished)
     report = read_json(finished / "report.json")
     found = {(line["arm"], line["control"]) for line in report["contrasts"]}
-    assert {("S3", "D2"), ("S3", "R5"), ("D2", "R2")} <= found
+    assert {("S3", "D2"), ("S3", "R5"), ("S3", "D5"), ("D2", "R2"), ("D5", "R2"), ("D5", "R5")} <= found
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "Mixed images have the probabilities of a teacher for labels." in page
     assert "One generator serves several pairs: GAN variance not included." in page

@@ -22,7 +22,7 @@ VERDICT_COLORS = {"helps": "#2a9d5c", "hurts": "#d64545", "inconclusive": "#868e
 ARM_COLORS = {
     "R0": "#b3bac4", "R1": "#8d97a5", "R2": "#2f74c0", "R3": "#4aa8d8", "R4": "#1b4f9c", "R5": "#7b61c4",
     "S1": "#e6a23c", "S2": "#c98a1b", "S3": "#d9542b", "S4": "#b23a86", "C0": "#6f9a2e", "N0": "#a98467",
-    "S*": "#ee9b80", "P0": "#4f5d52",
+    "S*": "#ee9b80", "P0": "#4f5d52", "D2": "#3fa7a0", "D5": "#1f6f78",
 }  # fmt: skip
 LINE_COLORS = ("#2f74c0", "#d9542b", "#2a9d5c", "#7b61c4", "#e6a23c", "#4aa8d8", "#b23a86", "#6f9a2e")
 STYLE: Any = {  # matplotlib's own type is a dictionary over 300 literal names

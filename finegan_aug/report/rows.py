@@ -22,6 +22,7 @@ ARMS = {  # order of every table and chart
     "R4": "R2 on images and crops",
     "D2": "R2 on labels that are half a teacher's",
     "R5": "R2 + pseudo-labelled remainder",
+    "D5": "D2 and R5 together: every photograph under a teacher's answers",
     "S1": "R2 + synthetic images",
     "S2": "R3 + synthetic images from crops",
     "S3": "real and filtered synthetic images",
@@ -31,7 +32,7 @@ ARMS = {  # order of every table and chart
     "N0": "R2 + copies of real images (null)",
     "P0": "R2 + synthetic images with shuffled labels (poison)",
 }
-WITHOUT_SYNTHETIC = ("R0", "R1", "R2", "R3", "R4", "D2", "R5", "N0")  # every other arm trains on generated images
+WITHOUT_SYNTHETIC = ("R0", "R1", "R2", "R3", "R4", "D2", "R5", "D5", "N0")  # every other arm trains on generated images
 SECONDARY = ("top5", "macro_f1", "worst_class_accuracy", "ece")
 
 

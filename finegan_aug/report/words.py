@@ -15,6 +15,7 @@ ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 FAIR = {  # controls that know what the synthetic images rest on
     "D2": "Against the same teacher without a synthetic image",
     "R5": "Against the unlabelled photographs themselves",
+    "D5": "Against all photographs under the same teacher's answers",
 }
 
 
