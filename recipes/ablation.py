@@ -70,7 +70,7 @@ class AblationOptions:
             raise ConfigError("fractions, models and arms must not be empty", "leave them out for the defaults")
         if wrong := sorted(set(self.arms) - set(ARMS)):
             raise ConfigError(f"arms must be among {', '.join(ARMS)}, found {', '.join(wrong)}", "correct --arms")
-        for arm in {"R5", "D5"} & {*self.arms} if self.gan_data == "s" else ():
+        if self.gan_data == "s" and (arm := next((arm for arm in ("R5", "D5") if arm in self.arms), None)):
             raise ConfigError(
                 f"{arm} is the control of a generator that also saw unlabelled images, found gan_data s",
                 f"use --gan-data u, or leave {arm} out of --arms",
