@@ -22,6 +22,7 @@ OnNonfinite = Literal["stop", "rollback"]
 Choice = Literal["last", "kid"]
 Knowledge = Literal["own", "packaged"]  # learned from these photographs alone, or on top of ImageNet features
 
+
 MOST_CODES = 100_000  # each has weights of its own, and places in every table
 _ABOVE_ZERO = (
     *("width", "z_dim", "ndf", "modes_per_class", "batch_size", "total_kimg", "lr"),
@@ -153,7 +154,7 @@ class FineGANConfig:
                 f"free_parent_share must be from 0 to 1, got {self.free_parent_share:g}", "change --free_parent_share"
             )
         if self.network == "classic" and (self.one_mask or self.split_noise):
-            raise ConfigError("one_mask and split_noise must be off for preset classic, found one on", "drop both")
+            raise ConfigError("one_mask and split_noise must be off for preset classic, found one on", "drop them")
         if self.clusters and self.labels == "tied":
             raise ConfigError("clusters need labels discovered, got 'tied'", "drop --clusters or change --labels")
         self._check_shards()

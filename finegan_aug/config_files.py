@@ -6,7 +6,6 @@ Refused: a key written twice, YAML tags, anchors and aliases, files over 1 MiB.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -89,9 +88,6 @@ def _read_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=unique)
 
 
-_BOOL = "tag:yaml.org,2002:bool"
-
-
 class _StrictLoader(yaml.SafeLoader):
     """The safe loader without aliases, anchors and tags, and with one value per key.
 
@@ -99,8 +95,8 @@ class _StrictLoader(yaml.SafeLoader):
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:bool" or first not in {*"yYnN"}]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -123,9 +119,6 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"key {key.value!r} is written twice, again in line {key.start_mark.line + 1}")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
-
-
-_StrictLoader.add_implicit_resolver(_BOOL, re.compile("(?i:true|false|on|off)$"), list("tTfFoO"))
 
 
 def _one_line(error: BaseException) -> str:

@@ -150,7 +150,7 @@ def load_official_generator(
         config = replace(config, child_to_parent=tuple(child_to_parent))
     with torch.random.fork_rng(devices=[]):
         generator = Generator(config)
-    _fill(_view((generator, generator_names())), tensors, path)
+    _fill(_views(generator)["netG"], tensors, path)
     return generator.eval()
 
 
@@ -179,13 +179,9 @@ def load_official_discriminators(
         patches, of_parents = BackgroundDiscriminator(config), ParentDiscriminator(config)
         of_children = ChildDiscriminator(config)
         info = InformationHead(of_children.trunk.channels, num_children, config.d_norm)
-    views = (
-        _view((patches, background_names())),
-        _view((of_parents, trunk_names() | info_names("info.") | RF)),
-        _view((of_children, trunk_names() | RF), (info, info_names())),
-    )
-    for view, (tensors, path) in zip(views, given, strict=True):
-        _fill(view, tensors, path)
+    views = _views(None, patches, of_parents, of_children, info)
+    for file, (tensors, path) in zip(("netD0", "netD1", "netD2"), given, strict=True):
+        _fill(views[file], tensors, path)
     return Discriminators(patches.eval(), of_parents.eval(), of_children.eval(), info.eval())
 
 
@@ -237,13 +233,23 @@ def official_config(tensors: Mapping[str, Tensor], path: Path) -> FineGANConfig:
 
 def official_views(game: FineGAN) -> dict[str, Tensors]:
     """File name to official name to live tensor, in the official order, for the networks of a `classic` game."""
-    parts: dict[str, list[tuple[nn.Module | None, dict[str, str]]]] = {
-        "netG": [(game.generator, generator_names())],
-        "netD0": [(game.background_d, background_names())],
-        "netD1": [(game.parent_d, trunk_names() | info_names("info.") | RF)],
-        "netD2": [(game.child_d, trunk_names()), (game.info, info_names()), (game.child_d, RF)],
+    return _views(game.generator, game.background_d, game.parent_d, game.child_d, game.info)
+
+
+def _views(
+    generator: nn.Module | None,
+    background: nn.Module | None = None,
+    parent: nn.Module | None = None,
+    child: nn.Module | None = None,
+    info: nn.Module | None = None,
+) -> dict[str, Tensors]:
+    """The same for these networks; the file of one that is not there has no tensor."""
+    return {
+        "netG": _view((generator, generator_names())),
+        "netD0": _view((background, background_names())),
+        "netD1": _view((parent, trunk_names() | info_names("info.") | RF)),
+        "netD2": _view((child, trunk_names()), (info, info_names()), (child, RF)),
     }
-    return {file: _view(*networks) for file, networks in parts.items()}
 
 
 def _view(*networks: tuple[nn.Module | None, dict[str, str]]) -> Tensors:

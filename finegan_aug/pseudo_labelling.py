@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from finegan_aug.arrays import write_array
 from finegan_aug.config import Knowledge
@@ -21,7 +20,7 @@ from finegan_aug.output_folder import ensure_free
 from finegan_aug.synthetic import MANIFEST, Header, write_images, write_manifest
 from finegan_aug.synthetic_index import NAMING, SOFT_LABELS
 from finegan_aug.teacher import Taught, square_images
-from finegan_aug.teaching import answers_of_others, fit_teacher
+from finegan_aug.teaching import answers_of_others, fit_teacher, half_own
 
 
 def pseudo_label(
@@ -79,7 +78,7 @@ def pseudo_label(
         seen = images[: len(known)]
         others = answers_of_others(teacher, seen, own, num_classes=classes, seed=seed, kimg=teacher_kimg)
         shown, named = images, own.tolist() + named
-        shares = torch.cat([0.5 * F.one_hot(own, classes) + 0.5 * others, shares])
+        shares = torch.cat([half_own(own, others), shares])
     named_by = {"named_by": fitted.sha256}
     write_json(out_dir / NAMING, named_by)  # from here on the folder is ours, though it be broken off
     remove_records(out_dir)

@@ -55,6 +55,11 @@ def fit_teacher(
     )
 
 
+def half_own(labels: Tensor, answers: Tensor) -> Tensor:
+    """Soft labels, float32 [N, C]: half the label, int64 [N], half an answer, float32 [N, C]."""
+    return 0.5 * F.one_hot(labels, answers.shape[1]).float() + 0.5 * answers
+
+
 def answers_of_others(
     knowledge: Knowledge, images: Tensor, labels: Tensor, *, num_classes: int, seed: int, kimg: float
 ) -> Tensor:

@@ -15,7 +15,7 @@ from finegan_aug.arrays import read_shares, write_array
 from finegan_aug.config import FineGANConfig
 from finegan_aug.data.manifest import Manifest
 from finegan_aug.teacher import shown_images
-from finegan_aug.teaching import answers_of_others
+from finegan_aug.teaching import answers_of_others, half_own
 
 ANSWERS = "answers.npy"  # of a pool: float32 [N, C] for the labelled images of the splits train and val, in order
 
@@ -58,8 +58,7 @@ class Distilled(Dataset[tuple[Image.Image, Tensor]]):
         self.real, self.classes, self.targets = real, real.classes, real.targets
         shape, everyone = (len(real), len(real.classes)), np.ones(len(real), dtype=bool)
         answers = read_shares(folder / ANSWERS, shape, everyone, "remove the pool; the same command makes it anew")
-        own = torch.nn.functional.one_hot(torch.tensor(real.targets), len(real.classes)).float()
-        self.shares = 0.5 * own + 0.5 * torch.from_numpy(answers.copy())
+        self.shares = half_own(torch.tensor(real.targets), torch.from_numpy(answers.copy()))
 
     def __len__(self) -> int:
         return len(self.real)

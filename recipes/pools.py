@@ -94,13 +94,15 @@ def pool_of(options: AblationOptions, config: ClassifierConfig, cell: Cell, mani
     if (folder / (ANSWERS if cell.arm == "D2" else MANIFEST)).exists():
         return folder
     run_dir, side_px = generator_folder(options.sets, cell.budget), square_px(config.resolution)
-    if cell.arm in ("D2", "D5"):
+    if cell.arm == "D2":
         seed, kimg = seed_for(config.seed, "fold", cell.draw), options.teacher_kimg
-        write_answers(folder, sets / "all", manifest, read_generator(options.generator), teacher_kimg=kimg, seed=seed)
-        if cell.arm == "D2":
-            return folder
+        generator = read_generator(options.generator)
+        return write_answers(folder, sets / "all", manifest, generator, teacher_kimg=kimg, seed=seed)
+    if cell.arm == "D5":
+        halves = pool_of(options, config, replace(cell, arm="D2"), manifest)
+        assert halves is not None
         _, known = budget_images(options.out, cell, ("train", "val"), config.resolution)
-        return _all_photographs(folder, known, sets / PHOTOGRAPHS, manifest, side_px)
+        return _all_photographs(folder, Distilled(known, halves), sets / PHOTOGRAPHS, manifest, side_px)
     if cell.arm == "R5":
         return _named_by_teacher(options, folder, run_dir / "labels.json", sets / PHOTOGRAPHS, manifest, side_px)
     if cell.arm == "P0":
@@ -179,18 +181,18 @@ def _named_by_teacher(
     return write_pool(folder, manifest.classes, photographs.pixels, [labels[place] for place in named])
 
 
-def _all_photographs(folder: Path, known: SquareImages, answers: Path, manifest: Manifest, side_px: int) -> Path:
-    """Every photograph of the training part, those with a label first: half of theirs, half what teachers of others
-    say (`distilled`). The others under what the teacher of the sets says, `answers`.
+def _all_photographs(folder: Path, known: Distilled, answers: Path, manifest: Manifest, side_px: int) -> Path:
+    """Every photograph of the training part: those with a label as in D2, then the others under what the teacher of the
+    sets says, `answers`.
     """
     records = manifest.of("train")
     shape, everyone = (len(records), len(manifest.classes)), np.ones(len(records), dtype=bool)
     shares = read_shares(answers, shape, everyone, "make the sets with this version, or leave D5 out of --arms")
     unknown = np.array([not record.labelled for record in records])
     rest = SquareImages(manifest, [record for record in records if not record.labelled], side_px)
-    write_array(folder / SOFT_LABELS, np.concatenate([Distilled(known, folder).shares.numpy(), shares[unknown]]))
+    write_array(folder / SOFT_LABELS, np.concatenate([known.shares.numpy(), shares[unknown]]))
     labels = [*known.targets, *shares[unknown].argmax(axis=1).tolist()]
-    return write_pool(folder, manifest.classes, chain(known.pixels, rest.pixels), labels)
+    return write_pool(folder, manifest.classes, chain(known.real.pixels, rest.pixels), labels)
 
 
 def _noted_labels(path: Path, count: int, num_classes: int) -> list[int]:

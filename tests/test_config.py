@@ -118,11 +118,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"free_parent_share": 1.5}, "free_parent_share must be from 0 to 1, got 1.5; change --free_parent_share"),
     (
         {"network": "classic", "resolution": 128, "one_mask": True},
-        "one_mask and split_noise must be off for preset classic, found one on; drop both",
+        "one_mask and split_noise must be off for preset classic, found one on; drop them",
     ),
     (
         {"network": "classic", "resolution": 128, "split_noise": True},
-        "one_mask and split_noise must be off for preset classic, found one on; drop both",
+        "one_mask and split_noise must be off for preset classic, found one on; drop them",
     ),
     ({"clusters": True}, "clusters need labels discovered, got 'tied'; drop --clusters or change --labels"),
     ({"num_children": 100_001}, "num_children must be at most 100000, got 100001; lower --num_children"),
