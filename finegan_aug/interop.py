@@ -188,9 +188,8 @@ def load_official_discriminators(
 def _given(source: Mapping[str, Tensor] | str | Path) -> tuple[Tensors, Path]:
     """Tensors without the prefix `module.`, and what to call them in an error."""
     if isinstance(source, Mapping):
-        return {name.removeprefix("module."): tensor.detach() for name, tensor in source.items()}, Path(
-            "the state dict"
-        )
+        tensors = {name.removeprefix("module."): tensor.detach() for name, tensor in source.items()}
+        return tensors, Path("the state dict")
     return read_official(Path(source)), Path(source)
 
 

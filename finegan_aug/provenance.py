@@ -93,17 +93,17 @@ def set_lineage(
         "seen_images": run.seen_images,
     }
     train = manifest.of("train")
-    with_label = ("gan_train",) if config.labels == "tied" else ("code_map", UNLABELLED)
-    no_label = config.labels == "discovered" and code_to_class is None
+    with_label: tuple[str, ...] = (UNLABELLED,) if code_to_class is None else ("code_map", UNLABELLED)
+    if config.labels == "tied":
+        with_label = ("gan_train",)
+    real_images = {record.sha256: with_label if record.labelled else (UNLABELLED,) for record in train}
     return Lineage(
-        real_images={
-            record.sha256: with_label if record.labelled and not no_label else (UNLABELLED,) for record in train
-        },
+        real_images=real_images,
         classes=manifest.classes,
         data_manifest_sha256=manifest.sha256,
         generator=generator,
         labels=config.labels,
-        gan_data="u" if no_label or any(not record.labelled for record in train) else "s",
+        gan_data="u" if (UNLABELLED,) in real_images.values() else "s",
         fraction=fraction,
         pair=pair,
         code_to_class=code_to_class,

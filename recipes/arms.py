@@ -40,13 +40,7 @@ from recipes.workers import each
 
 ARMS = ("R1", "R2", "D2", "R5", "D5", "S1", "S3", "S4", "C0", "N0", "P0")
 REAL_ONLY = ("R1", "R2", "D2")  # the arms without alpha
-NAMED = (
-    "R5",
-    "D5",
-    "S1",
-    "S3",
-    "C0",
-)  # the arms whose pools a teacher has named or judged, so that they have soft labels
+NAMED = ("R5", "D5", "S1", "S3", "C0")  # the arms whose pools have soft labels, those of their teacher
 REPLACED = ("C0", "D5")  # the arms with alpha 1 to the last step
 SYNTHETIC = ("S1", "S3", "S4", "C0", "P0")  # the arms with something generated, whose lineage is checked
 
